@@ -1,0 +1,297 @@
+//! Checked settings: what the rooms read. A required thing has no `Option`, a range is never empty.
+//!
+//! `raw.rs` mirrors the file and refuses unknown keys; `check.rs` turns it into this and reports every problem by key.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
+    path::PathBuf,
+    time::Duration,
+};
+
+use crate::domain::{
+    balance::BalanceSettings,
+    ids::{AppName, NodeId, Role, Zone},
+};
+
+/// Everything one door needs to know.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// `[[listen]]`: where clients come in.
+    pub listen: Vec<Listen>,
+    /// `[admin]`
+    pub admin: Admin,
+    /// `[health]`
+    pub health: Health,
+    /// `[mongo]`; absent: the registry lives in this process.
+    pub mongo: Option<Mongo>,
+    /// `[apps]`
+    pub apps: Apps,
+    /// `[nodes]`, `[[nodes.static]]`, `[[nodes.rule]]`
+    pub nodes: Nodes,
+    /// `[publish]`, `[play]` and parts of `[nodes]`, as placement reads them.
+    pub balance: BalanceSettings,
+    /// `[play]`: what is not placement's.
+    pub play: Play,
+    /// `[signaling]`
+    pub signaling: Signaling,
+    /// `[media]`
+    pub media: Media,
+    /// `[limits]`
+    pub limits: Limits,
+    /// `[shutdown]`
+    pub shutdown: ShutdownConfig,
+    /// `[door]`
+    pub door: Door,
+    /// `[telemetry]`
+    pub telemetry: Telemetry,
+}
+
+/// One public listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listen {
+    /// `bind`, default `0.0.0.0:5080`.
+    pub bind: SocketAddr,
+}
+
+/// The admin listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admin {
+    /// `bind`, default `127.0.0.1:9090`. Any address but loopback needs a token.
+    pub bind: SocketAddr,
+    /// The bearer token, read from `token_file` or the variable that `token_env` names.
+    pub token: Option<Secret>,
+}
+
+/// A value that never shows in logs or debug output.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// Health for the SLB.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// `bind`: an extra listener for health only, on a thread of its own.
+    pub bind: Option<SocketAddr>,
+    /// `probe_interval`, default 2 s, jittered by a fifth.
+    pub probe_interval: Duration,
+    /// `probe_timeout`, default 1 s.
+    pub probe_timeout: Duration,
+    /// `probe_path`: `Some` asks over HTTP (any answer counts as alive), `None` only connects. Default `/`.
+    pub probe_path: Option<String>,
+}
+
+/// The cluster's MongoDB.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mongo {
+    /// `uri`, as AMS's own `db.host`: `mongodb://…`.
+    pub uri: Secret,
+    /// `live_window`, default 20 s (10 s for AMS 2.8).
+    pub live_window: Duration,
+    /// `change_streams`, default true: use them where the server has them.
+    pub change_streams: bool,
+    /// `cache_streams`, default 1,000,000: most records that the cache keeps.
+    pub cache_streams: u64,
+}
+
+/// Which apps exist.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Apps {
+    /// App name → its settings.
+    pub named: BTreeMap<AppName, App>,
+    /// `"*"`: any other legal name that is not reserved, database = the lower-cased name.
+    pub any: Option<App>,
+}
+
+/// One app.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct App {
+    /// `database`; `None`: the lower-cased app name.
+    pub database: Option<String>,
+    /// `origins`: WebSocket `Origin`s that may connect; empty admits all.
+    pub origins: Vec<String>,
+}
+
+/// App names that are never apps (design.md §4).
+pub const RESERVED_APPS: [&str; 6] = ["admin", "local", "config", "clusterdb", "serverdb", "forebay"];
+
+impl Apps {
+    /// The settings of an app that exists.
+    pub fn get(&self, app: &AppName) -> Option<&App> {
+        self.named.get(app).or_else(|| {
+            self.any.as_ref().filter(|_| !RESERVED_APPS.contains(&app.as_str().to_ascii_lowercase().as_str()))
+        })
+    }
+
+    /// The database of an app that exists.
+    pub fn database(&self, app: &AppName) -> Option<String> {
+        let settings = self.get(app)?;
+        Some(settings.database.clone().unwrap_or_else(|| app.as_str().to_ascii_lowercase()))
+    }
+}
+
+/// Where nodes come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Nodes {
+    /// `discover`: also take nodes from `clusterdb.clusternode`. Default true where MongoDB is configured.
+    pub discover: bool,
+    /// `poll`, default 2 s: how often `clusternode` is read.
+    pub poll: Duration,
+    /// `http_port`, default 5080: the port of discovered nodes, which AMS does not store.
+    pub http_port: u16,
+    /// `permit`: address ranges from which a discovered node may be dialled. Default: the private ranges.
+    pub permit: Vec<IpRange>,
+    /// `[[nodes.static]]`
+    pub fixed: Vec<StaticNode>,
+    /// `[[nodes.rule]]`: the first that matches gives a discovered node its role and zone.
+    pub rules: Vec<NodeRule>,
+    /// `default_role`, default `both`: a discovered node that no rule matches.
+    pub default_role: Role,
+}
+
+/// A node from the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StaticNode {
+    /// `name`
+    pub id: NodeId,
+    /// `address`: `IP:PORT`, or `IP` with `nodes.http_port`.
+    pub address: SocketAddr,
+    /// `role`
+    pub role: Role,
+    /// `zone`
+    pub zone: Option<Zone>,
+    /// `aliases`: other names under which records may know it.
+    pub aliases: Vec<String>,
+    /// `max_publishes`
+    pub max_publishes: Option<u32>,
+    /// `max_plays`
+    pub max_plays: Option<u32>,
+}
+
+/// Role and zone by address range or name pattern.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeRule {
+    /// `range`: an address range such as `10.0.1.0/24`.
+    pub range: Option<IpRange>,
+    /// `name`: a pattern with `*` on the node's id.
+    pub name: Option<String>,
+    /// `role`
+    pub role: Role,
+    /// `zone`
+    pub zone: Option<Zone>,
+    /// `max_publishes`
+    pub max_publishes: Option<u32>,
+    /// `max_plays`
+    pub max_plays: Option<u32>,
+}
+
+/// An address range in CIDR notation; a bare address is a range of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IpRange {
+    /// Any address in it.
+    pub address: IpAddr,
+    /// Leading bits that count.
+    pub prefix: u8,
+}
+
+impl IpRange {
+    /// Whether `ip` is inside; an IPv4-mapped IPv6 address counts as its IPv4 address.
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        let same = |a: u128, b: u128, width: u32| {
+            let dropped = width - u32::from(self.prefix).min(width);
+            a.checked_shr(dropped).unwrap_or(0) == b.checked_shr(dropped).unwrap_or(0)
+        };
+        match (self.address.to_canonical(), ip.to_canonical()) {
+            (IpAddr::V4(a), IpAddr::V4(b)) => same(u32::from(a).into(), u32::from(b).into(), 32),
+            (IpAddr::V6(a), IpAddr::V6(b)) => same(a.into(), b.into(), 128),
+            _ => false,
+        }
+    }
+}
+
+/// `[play]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Play {
+    /// `wait`, default 2 s: how long a play waits for a stream that is not live yet.
+    pub wait: Duration,
+}
+
+/// `[signaling]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signaling {
+    /// `conference`, default `with-publisher`: whether a play with `userPublishId` goes to that publish's node.
+    pub conference_with_publisher: bool,
+    /// `give_up`, default 2.7 s: from a command to the node's first answer, inside the SDK's 3 s watchdog.
+    pub give_up: Duration,
+    /// `attempt`, default 1.2 s: the same for one node, while another one could be asked.
+    pub attempt: Duration,
+    /// `dial`, default 800 ms: TCP connect and WebSocket handshake with a node.
+    pub dial: Duration,
+    /// `stun_uri`, default empty: what `getIceServerConfig` answers.
+    pub stun_uri: String,
+    /// `turn_username`
+    pub turn_username: String,
+    /// `turn_credential`
+    pub turn_credential: Secret,
+    /// `max_message`, default 256 KiB: a larger message from a client closes it with 1009.
+    pub max_message: usize,
+    /// `max_to_node`, default 80 KiB: AMS's own limit; a larger message is refused, since it would end the shared link.
+    pub max_to_node: usize,
+}
+
+/// `[media]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Media {
+    /// `node_ports`, default 50000-60000: the UDP ports of the nodes.
+    pub node_ports: RangeInclusive<u16>,
+}
+
+/// `[limits]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// `sessions`, default 20,000: above it `/healthz` is 503 and a new WebSocket is refused with 503.
+    pub sessions: usize,
+    /// `sessions_per_client`, default 1,000: seats of one client address, which may be a carrier's NAT.
+    pub sessions_per_client: usize,
+    /// `legs_per_session`, default 64.
+    pub legs_per_session: usize,
+    /// `messages_per_second`, default 100: sustained rate of one client; bursts of ten times that pass.
+    pub messages_per_second: u32,
+    /// `header_timeout`, default 5 s: a client that has not sent its request head by then is closed.
+    pub header_timeout: Duration,
+    /// `write_timeout`, default 10 s: a peer that takes no bytes for so long is closed.
+    pub write_timeout: Duration,
+}
+
+/// `[shutdown]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShutdownConfig {
+    /// `lame_duck`, default 30 s: after SIGTERM, 503 on `/healthz` while everything is still served.
+    pub lame_duck: Duration,
+    /// `deadline`, default 60 s: after the lame duck, sessions are closed, spread over this time.
+    pub deadline: Duration,
+}
+
+/// `[door]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Door {
+    /// `name`, default the host name.
+    pub name: String,
+    /// `state_dir`, default none: where the door keeps what it must remember without MongoDB.
+    pub state_dir: Option<PathBuf>,
+}
+
+/// `[telemetry]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Telemetry {
+    /// `log`, default `info`: a `tracing` filter.
+    pub log: String,
+    /// `json`, default false.
+    pub json: bool,
+}

@@ -1,0 +1,115 @@
+//! What placement knows of a node, and the immutable snapshot of all of them.
+
+use std::{sync::Arc, time::Instant};
+
+use crate::domain::ids::{NodeAddr, NodeId, Role, Zone};
+
+/// A node as configured or discovered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeSpec {
+    /// Its name.
+    pub id: NodeId,
+    /// Where its HTTP and WebSocket port is.
+    pub address: NodeAddr,
+    /// What it does.
+    pub role: Role,
+    /// Where it stands.
+    pub zone: Option<Zone>,
+    /// Other hosts or addresses under which AMS's records may name it (`originAdress`, `clusternode.ip`).
+    pub aliases: Vec<Box<str>>,
+    /// At most this many publishes by this cluster's doors; `None` is no limit of ours.
+    pub max_publishes: Option<u32>,
+    /// At most this many plays by this cluster's doors.
+    pub max_plays: Option<u32>,
+}
+
+/// A node's state, as derived in design.md §4 in this order: drain wish, down, joining, serving.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeState {
+    /// Takes legs.
+    Serving,
+    /// New or recovered: takes legs slowly.
+    Joining,
+    /// Does not answer, or its breaker is open.
+    Down,
+    /// An operator wants it empty; takes no new legs.
+    Draining,
+    /// An operator wanted it empty, and it is.
+    Drained,
+}
+
+/// Legs by kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Legs {
+    /// Publishes.
+    pub publish: u32,
+    /// Plays.
+    pub play: u32,
+}
+
+/// A node's load as fractions of its capacity, with its parts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
+pub struct LoadView {
+    /// What a leg placed now would find: reported plus what was placed since.
+    pub predicted: f32,
+    /// The largest of the parts below at the last report.
+    pub reported: f32,
+    /// CPU, 0 to 1, where reported.
+    pub cpu: Option<f32>,
+    /// Memory, 0 to 1, where reported.
+    pub memory: Option<f32>,
+    /// Legs as a fraction of the configured limits, where there are limits.
+    pub legs: Option<f32>,
+}
+
+/// What a probe saw.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProbeOutcome {
+    /// The node answered.
+    Answered,
+    /// The node did not answer, with the cause for people.
+    Failed(Box<str>),
+}
+
+/// One node in a snapshot.
+#[derive(Debug, Clone)]
+pub struct NodeView {
+    /// As configured or discovered.
+    pub spec: Arc<NodeSpec>,
+    /// Its state.
+    pub state: NodeState,
+    /// Why it is in this state, for people.
+    pub reason: Box<str>,
+    /// Since when.
+    pub since: Instant,
+    /// Its load.
+    pub load: LoadView,
+    /// Legs that this door (and, later, others) placed there.
+    pub legs: Legs,
+    /// The last failure seen of it, for people.
+    pub last_error: Option<Box<str>>,
+}
+
+/// All nodes at one moment, sorted by id. Published whole, so no reader sees half an update.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    /// The nodes, sorted by id.
+    pub nodes: Vec<NodeView>,
+}
+
+impl Snapshot {
+    /// Finds a node by its id.
+    pub fn get(&self, id: &NodeId) -> Option<&NodeView> {
+        self.nodes.binary_search_by(|node| node.spec.id.cmp(id)).ok().map(|at| &self.nodes[at])
+    }
+
+    /// Finds a node by what a record calls it: an address, a host, or one of its aliases.
+    pub fn by_ams_name(&self, name: &str) -> Option<&NodeView> {
+        self.nodes.iter().find(|node| {
+            node.spec.aliases.iter().any(|alias| &**alias == name)
+                || node.spec.id.as_str() == name
+                || name.parse() == Ok(node.spec.address.0.ip())
+        })
+    }
+}
