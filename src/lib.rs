@@ -2,5 +2,7 @@
 pub mod clock;
 pub mod config;
 pub mod domain;
+pub mod net;
 pub mod registry;
 pub mod shutdown;
+pub mod upstream;
