@@ -23,7 +23,7 @@ use crate::domain::{
     ids::{AppName, NodeId, Role, Zone},
 };
 
-pub use load::process_environment;
+pub use load::{known_keys, process_environment};
 pub use problems::{Problem, Problems};
 
 /// Everything one door needs to know.

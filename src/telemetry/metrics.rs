@@ -557,7 +557,19 @@ mod tests {
     #[test]
     fn every_metric_is_described_as_it_is_scraped() {
         let metrics = Metrics::new();
-        let text = metrics.encode();
+        let id: NodeId = "edge-1".parse().unwrap();
+        // A family shows with its first series.
+        let _open = (metrics.leg_opened(Kind::Play, &id), metrics.link_opened(&id));
+        metrics.session_closed("x");
+        metrics.placed(Kind::Play, "x", "x");
+        metrics.rejected("x");
+        metrics.link_failed(&id, "x");
+        metrics.retried("x");
+        metrics.message_dropped("x");
+        metrics.probed(&id, true);
+        metrics.cache_looked_up("x");
+        metrics.http_answered("x", 200);
+        let text = metrics.scrape(&Snapshot { nodes: vec![node("edge-1")] }, StoreFacts::default());
         let scraped: BTreeSet<(String, String)> = text
             .lines()
             .filter_map(|line| line.strip_prefix("# TYPE "))
