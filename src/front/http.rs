@@ -32,7 +32,7 @@ pub(super) fn answer(front: &Front, peer: ClientAddr, shutdown: &Shutdown, reque
         }
         None => ("page", page(front, &request)),
     };
-    front.metrics.http_request(route, answer.status().as_u16());
+    front.metrics.http_answered(route, answer.status().as_u16());
     answer
 }
 

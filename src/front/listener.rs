@@ -34,7 +34,7 @@ pub async fn serve(listener: TcpListener, front: Front, shutdown: Shutdown) {
             Err(error) => {
                 // The connection that failed is gone by itself; only a lack of descriptors or memory is worth a pause.
                 if is_local(&error) {
-                    front.metrics.accept_errors.inc();
+                    front.metrics.accept_failed();
                     tracing::warn!(%error, ?rest, "cannot accept");
                     tokio::time::sleep(rest).await;
                     rest = (rest * 2).min(ACCEPT_REST_MAX);

@@ -27,7 +27,7 @@ use crate::{
         reject::Reject,
         session::{Ask, CloseReason, Input, LinkLoss, Session, Ticket},
     },
-    telemetry::spans,
+    telemetry::{metrics::Held, spans},
     upstream::{DialError, Frame, Socket, SocketEnd},
 };
 
@@ -43,13 +43,12 @@ pub(super) struct Actor<C> {
     pub(super) path: String,
     pub(super) host: Option<String>,
     pub(super) tls: bool,
-    pub(super) seed: u64,
     /// `None` once it has ended.
     pub(super) client: Option<Socket<C>>,
     pub(super) client_dirty: bool,
     pub(super) links: Vec<Link>,
     pub(super) pending: Vec<Pending>,
-    pub(super) seats: Vec<(Ticket, LegSeat)>,
+    pub(super) seats: Vec<(Ticket, LegSeat, Option<Held>)>,
     /// Why the session ended, once it has.
     pub(super) closed: Option<CloseReason>,
     timer: Pin<Box<Sleep>>,
@@ -57,12 +56,14 @@ pub(super) struct Actor<C> {
     /// Who is asked first for its next frame, so that neither side can starve the other.
     client_first: bool,
     _seat: SessionSeat,
+    _held: Held,
 }
 
 pub(super) struct Link {
     pub(super) node: NodeId,
     pub(super) socket: Socket<TcpStream>,
     pub(super) dirty: bool,
+    _held: Held,
 }
 
 /// Something under way for this session: dropping it cancels it.
@@ -85,7 +86,7 @@ where
     C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let id = SessionId(fastrand::u64(..));
-    let span = spans::session(id, &client.app);
+    let span = spans::session(id, &client.app, client.address);
     let actor = Actor::new(shared, client, id);
     actor.serve().instrument(span).await;
 }
@@ -98,6 +99,7 @@ where
         let now = clock::now();
         let session = Session::new(Arc::clone(&shared.settings), id.0, now);
         let due = session.poll_timeout().unwrap_or(now);
+        let held = shared.metrics.session_opened();
         Self {
             session,
             shared,
@@ -106,7 +108,6 @@ where
             path: client.path,
             host: client.host,
             tls: client.tls,
-            seed: id.0,
             client: Some(client.socket),
             client_dirty: false,
             links: Vec::new(),
@@ -117,18 +118,19 @@ where
             armed: due,
             client_first: true,
             _seat: client.seat,
+            _held: held,
         }
     }
 
     async fn serve(mut self) {
         let opened = clock::now();
         tracing::info!("session opened");
-        tracing::debug!(client = %self.address.0, "client");
         let mut stopping = Box::pin(self.shared.shutdown.child().cancelled_owned());
         while self.closed.is_none() {
             self.turn(&mut stopping).await;
         }
         let reason = self.closed.map_or("", CloseReason::as_str);
+        self.shared.metrics.session_closed(reason);
         tracing::info!(reason, open_for = ?clock::now().saturating_duration_since(opened), "session closed");
     }
 
@@ -152,7 +154,7 @@ where
     async fn step(&mut self, input: Input) {
         let now = clock::now();
         self.session.handle(input, now);
-        for (_, seat) in &mut self.seats {
+        for (_, seat, _) in &mut self.seats {
             seat.refresh(now);
         }
         while let Some(output) = self.session.poll_output() {
@@ -172,19 +174,20 @@ where
         Some(match event {
             Event::Idle => return None,
             Event::Input(input) => input,
-            Event::Placed(ticket, ask, Ok(seated)) => {
-                self.shared.placed(&ask, &seated.placement, seated.blind);
-                let node = seated.seat.node.clone();
-                self.seats.push((ticket, seated.seat));
-                Input::Placed { ticket, result: Ok(node) }
-            }
-            Event::Placed(ticket, ask, Err(reject)) => {
-                tracing::info!(purpose = ask.purpose.as_str(), reject = reject.as_str(), "not placed");
-                Input::Placed { ticket, result: Err(reject) }
+            Event::Placed(ticket, ask, result) => {
+                self.shared.placed(&ask, &result);
+                let result = result.map(|seated| {
+                    let node = seated.seat.node.clone();
+                    let held = seated.seat.kind.map(|kind| self.shared.metrics.leg_opened(kind, &node));
+                    self.seats.push((ticket, seated.seat, held));
+                    node
+                });
+                Input::Placed { ticket, result }
             }
             Event::Dialled(node, Ok(socket)) => {
                 self.shared.router.registry().link_ok(&node);
-                self.links.push(Link { node: node.clone(), socket, dirty: false });
+                let held = self.shared.metrics.link_opened(&node);
+                self.links.push(Link { node: node.clone(), socket, dirty: false, _held: held });
                 Input::LinkUp(node)
             }
             Event::Dialled(node, Err(error)) => {
@@ -245,7 +248,10 @@ where
         let Some(client) = &mut self.client else { return Poll::Pending };
         client.poll_frame(cx).map(|frame| {
             Event::Input(match frame {
-                Ok(Frame::Text(text)) => Input::Client(text),
+                Ok(Frame::Text(text)) => {
+                    self.shared.metrics.message_in();
+                    Input::Client(text)
+                }
                 Ok(Frame::Binary) => Input::ClientBinary,
                 Ok(Frame::Alive) => Input::ClientAlive,
                 Err(end) => Input::ClientGone(self.client_ended(end)),

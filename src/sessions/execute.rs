@@ -2,7 +2,7 @@
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::actor::{Actor, Link, Pending, loss};
+use super::actor::{Actor, Pending, loss};
 use crate::{
     domain::{
         ids::NodeId,
@@ -22,6 +22,7 @@ where
             Output::ToClient(text) => {
                 let Some(client) = &mut self.client else { return };
                 self.client_dirty = true;
+                self.shared.metrics.message_out();
                 let sent = client.feed(text).await;
                 self.client_sent(sent);
             }
@@ -31,7 +32,7 @@ where
                 let sent = client.feed_ping().await;
                 self.client_sent(sent);
             }
-            Output::ToNode(node, text) => self.to_node(&node, text).await,
+            Output::ToNode(node, text) => self.send_to_node(&node, text).await,
             Output::Dial(node) => self.dial(node),
             Output::HangUp(node) => self.hang_up(&node),
             Output::Place(ticket, ask) => self.place(ticket, ask),
@@ -70,7 +71,7 @@ where
         }
     }
 
-    async fn to_node(&mut self, node: &NodeId, text: Text) {
+    async fn send_to_node(&mut self, node: &NodeId, text: Text) {
         let Some(at) = self.links.iter().position(|link| link.node == *node) else { return };
         let link = &mut self.links[at];
         link.dirty = true;
@@ -104,7 +105,7 @@ where
     fn hang_up(&mut self, node: &NodeId) {
         self.pending.retain(|pending| !matches!(pending, Pending::Dialling(dialled, _) if dialled == node));
         if let Some(at) = self.links.iter().position(|link| link.node == *node) {
-            let Link { mut socket, .. } = self.links.swap_remove(at);
+            let mut socket = self.links.swap_remove(at).socket;
             self.shared.shutdown.spawn(async move {
                 if socket.flush().await.is_ok() {
                     socket.close(1000, "").await;
@@ -121,7 +122,7 @@ where
 
     fn release(&mut self, ticket: Ticket) {
         self.pending.retain(|pending| !matches!(pending, Pending::Placing(placing, ..) if *placing == ticket));
-        self.seats.retain(|(seated, _)| *seated != ticket);
+        self.seats.retain(|(seated, ..)| *seated != ticket);
     }
 
     async fn close(&mut self, reason: CloseReason) {

@@ -86,8 +86,7 @@ impl Sessions {
                 &signaling.turn_credential.0,
             ),
         };
-        let limits =
-            |max_message| SocketLimits { max_message, write_timeout: config.limits.write_timeout };
+        let limits = |max_message| SocketLimits { max_message, write_timeout: config.limits.write_timeout };
         Self {
             shared: Arc::new(Shared {
                 settings: Arc::new(settings),

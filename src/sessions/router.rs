@@ -10,7 +10,7 @@ use crate::{
     clock,
     domain::{
         balance::{Placement, Request, Want},
-        ids::{AppName, Kind, NodeAddr, NodeId, StreamId, StreamKey},
+        ids::{AppName, Kind, NodeId, StreamId, StreamKey},
         reject::Reject,
         routing::{self, PlayRoute},
         session::{Ask, Purpose},
@@ -33,7 +33,6 @@ pub(super) struct Router {
 #[derive(Debug)]
 pub(super) struct Seated {
     pub(super) placement: Placement,
-    pub(super) address: NodeAddr,
     pub(super) blind: bool,
     pub(super) seat: LegSeat,
 }
@@ -122,7 +121,7 @@ impl Router {
         {
             self.registry.set_pin(room, &placement.node);
         }
-        self.seated(placement, Some(Kind::Publish), room, false)
+        Ok(self.seated(placement, Some(Kind::Publish), room, false))
     }
 
     async fn play(&self, key: StreamKey, ask: &Ask, seed: u64) -> Result<Seated, Reject> {
@@ -137,10 +136,9 @@ impl Router {
         let PlayRoute::Place { want, rule, blind } = route else {
             return Err(Reject::NoSuchStream);
         };
-        let request =
-            Request { stream: &key, want, rule, kind: Some(Kind::Play), exclude: &ask.avoid, seed };
+        let request = Request { stream: &key, want, rule, kind: Some(Kind::Play), exclude: &ask.avoid, seed };
         let placement = self.registry.place(&request).map_err(|_| Reject::Busy)?;
-        self.seated(placement, Some(Kind::Play), None, blind)
+        Ok(self.seated(placement, Some(Kind::Play), None, blind))
     }
 
     /// Where the peers of `join`, or the members of a room, meet: the pin, else the rendezvous hash over origins.
@@ -152,32 +150,22 @@ impl Router {
             let request = Request { stream: &key, want, rule, kind: None, exclude: &ask.avoid, seed };
             if let Ok(placement) = self.registry.place(&request) {
                 self.registry.set_pin(&key, &placement.node);
-                return self.seated(placement, None, Some(key), false);
+                return Ok(self.seated(placement, None, Some(key), false));
             }
         }
         Err(Reject::Busy)
     }
 
     fn errand(&self, key: &StreamKey, ask: &Ask, seed: u64) -> Result<Seated, Reject> {
-        let request =
-            Request { stream: key, want: Want::Read, rule: "read", kind: None, exclude: &ask.avoid, seed };
+        let request = Request { stream: key, want: Want::Read, rule: "read", kind: None, exclude: &ask.avoid, seed };
         let placement = self.registry.place(&request).map_err(|_| Reject::Busy)?;
-        self.seated(placement, None, None, false)
+        Ok(self.seated(placement, None, None, false))
     }
 
-    fn seated(
-        &self,
-        placement: Placement,
-        kind: Option<Kind>,
-        pin: Option<StreamKey>,
-        blind: bool,
-    ) -> Result<Seated, Reject> {
-        let node = placement.node.clone();
+    /// From here on, giving up gives the reservation back.
+    fn seated(&self, placement: Placement, kind: Option<Kind>, pin: Option<StreamKey>, blind: bool) -> Seated {
         let pin = pin.map(|key| (key, clock::now()));
-        // From here on, giving up gives the reservation back.
-        let seat = LegSeat { registry: self.registry.clone(), node, kind, pin };
-        // A node may be gone from the configuration since it was chosen.
-        let address = self.registry.snapshot().get(&seat.node).map(|node| node.spec.address).ok_or(Reject::Busy)?;
-        Ok(Seated { placement, address, blind, seat })
+        let seat = LegSeat { registry: self.registry.clone(), node: placement.node.clone(), kind, pin };
+        Seated { placement, blind, seat }
     }
 }
