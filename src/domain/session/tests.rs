@@ -1,3 +1,5 @@
+#![allow(clippy::disallowed_methods, reason = "a test owns its time, and starts it somewhere")]
+
 use std::{
     sync::Arc,
     time::{Duration, Instant},
