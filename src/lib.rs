@@ -13,6 +13,7 @@
 //! Everything that is decided is decided in [`domain`], which does nothing; everything that is done is done in the
 //! other rooms, which decide nothing. `tests/architecture.rs` holds who may use whom.
 
+pub mod admin;
 pub mod cli;
 pub mod clock;
 pub mod config;
