@@ -14,5 +14,6 @@ mod facade;
 pub mod facts;
 pub mod memory;
 pub mod mongo;
+pub mod store;
 
 pub use facade::{Backing, Hint, RecordView, Registry, RegistryError, StoreState, StoreStatus, Watching};
