@@ -142,16 +142,16 @@ impl Patch {
     }
 
     /// Sets the new values.
-    pub fn apply(self, record: &mut Record) {
+    pub fn apply(&self, record: &mut Record) {
         record.status = self.status.unwrap_or(record.status);
         record.updated_ms = self.updated_ms.unwrap_or(record.updated_ms);
         record.started_ms = self.started_ms.unwrap_or(record.started_ms);
         record.is_virtual = self.is_virtual.unwrap_or(record.is_virtual);
-        if let Some(origin) = self.origin {
-            record.origin = origin;
+        if let Some(origin) = &self.origin {
+            record.origin.clone_from(origin);
         }
-        if let Some(main_track) = self.main_track {
-            record.main_track = main_track;
+        if let Some(main_track) = &self.main_track {
+            record.main_track.clone_from(main_track);
         }
     }
 }
