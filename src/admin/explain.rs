@@ -96,7 +96,7 @@ struct Record {
     /// The store said that there is none.
     missing: bool,
     status: Option<Status>,
-    origin: Option<Box<str>>,
+    origin: Option<String>,
     /// The node that the origin is, if it is one that the door knows.
     origin_node: Option<NodeId>,
     live: bool,
@@ -272,7 +272,7 @@ fn word(verdict: Verdict) -> (&'static str, &'static str) {
 
 fn record(view: &RecordView, snapshot: &Snapshot) -> Record {
     let record = view.record.as_deref();
-    let origin = record.and_then(|record| record.origin.clone());
+    let origin = record.and_then(|record| record.origin.as_deref()).map(str::to_owned);
     let time = |ms: i64| {
         let since = std::time::Duration::from_millis(u64::try_from(ms).ok().filter(|ms| *ms > 0)?);
         let at = std::time::UNIX_EPOCH.checked_add(since)?;

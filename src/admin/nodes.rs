@@ -190,7 +190,7 @@ pub(super) mod tests {
         let first = page_of(&snapshot, &Page { limit: Some(2), cursor: None }).unwrap();
         assert_eq!(ids(&first), ["a", "b"]);
         let second = page_of(&snapshot, &Page { limit: Some(2), cursor: first.next }).unwrap();
-        assert_eq!((ids(&second), second.next), (vec!["c"], None));
+        assert_eq!((ids(&second), &second.next), (vec!["c"], &None));
         assert!(page_of(&snapshot, &Page { limit: Some(0), cursor: None }).is_err());
     }
 
