@@ -194,12 +194,8 @@ impl Egress {
         for outgoing in self.tracks.iter_mut().filter(|outgoing| !outgoing.running) {
             outgoing.running = true;
             let rewriter = Rewriter::new(outgoing.ssrc, outgoing.payload_type, outgoing.from.codec.clock_rate);
-            let forward = forward(
-                Arc::clone(&outgoing.track),
-                Arc::clone(&outgoing.from),
-                rewriter,
-                Arc::clone(&self.missed),
-            );
+            let forward =
+                forward(Arc::clone(&outgoing.track), Arc::clone(&outgoing.from), rewriter, Arc::clone(&self.missed));
             let wishes = pass_wishes_on(Arc::clone(&outgoing.track), Arc::clone(&outgoing.from));
             let stop = self.stop.clone();
             tokio::spawn(async move { stop.run_until_cancelled(async { tokio::join!(forward, wishes) }).await });
@@ -293,9 +289,9 @@ async fn forward(
 /// Passes the viewer's wishes for a key frame on.
 async fn pass_wishes_on(track: Arc<TrackLocalStaticRTP>, from: Arc<SourceTrack>) {
     while let Some(TrackLocalEvent::OnRtcpPacket(reports)) = track.poll().await {
-        let asked = reports.iter().any(|report| {
-            report.as_any().is::<PictureLossIndication>() || report.as_any().is::<FullIntraRequest>()
-        });
+        let asked = reports
+            .iter()
+            .any(|report| report.as_any().is::<PictureLossIndication>() || report.as_any().is::<FullIntraRequest>());
         if asked {
             from.key_frame_wanted.notify_one();
         }

@@ -71,10 +71,8 @@ async fn connection(node: Arc<Node>, stream: TcpStream, line: Line) {
         let (node, line) = (Arc::clone(&node), line.clone());
         service_fn(move |request| answer(Arc::clone(&node), line.clone(), request))
     };
-    let served = http1::Builder::new()
-        .max_buf_size(MAX_HEAD)
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades();
+    let served =
+        http1::Builder::new().max_buf_size(MAX_HEAD).serve_connection(TokioIo::new(stream), service).with_upgrades();
     tokio::select! {
         () = node.dead.cancelled() => line.will_reset(),
         result = served => if let Err(error) = result {
@@ -83,11 +81,7 @@ async fn connection(node: Arc<Node>, stream: TcpStream, line: Line) {
     }
 }
 
-async fn answer(
-    node: Arc<Node>,
-    line: Line,
-    request: Request<Incoming>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(node: Arc<Node>, line: Line, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     node.freezer.thawed().await;
     let app = node.options.app.as_str();
     let in_app = request.uri().path().strip_prefix('/').and_then(|path| path.strip_prefix(app));
