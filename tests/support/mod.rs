@@ -2,4 +2,5 @@
 #![allow(dead_code, unreachable_pub, missing_docs)] // each test crate uses its own part of this
 
 pub mod ams_client;
+pub mod str0m_peer;
 pub mod webrtc_peer;
