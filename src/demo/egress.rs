@@ -296,9 +296,9 @@ async fn forward(
 /// Passes the viewer's wishes for a key frame on.
 async fn pass_wishes_on(track: Arc<TrackLocalStaticRTP>, from: Arc<SourceTrack>) {
     while let Some(TrackLocalEvent::OnRtcpPacket(reports)) = track.poll().await {
-        let asked = reports.iter().any(|report| {
-            report.as_any().is::<PictureLossIndication>() || report.as_any().is::<FullIntraRequest>()
-        });
+        let asked = reports
+            .iter()
+            .any(|report| report.as_any().is::<PictureLossIndication>() || report.as_any().is::<FullIntraRequest>());
         if asked {
             from.key_frame_wanted.notify_one();
         }

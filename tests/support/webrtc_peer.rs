@@ -49,8 +49,15 @@ pub fn stack(plan: Plan, ports: MediaPorts) -> Pin<Box<dyn Future<Output = ()> +
 async fn run(plan: Plan, mut ports: MediaPorts) -> Result<(), Error> {
     let (happenings, mut happened) = mpsc::unbounded_channel();
     let pc = build(Handler { happenings }).await?;
-    let mut peer =
-        Peer { pc: Arc::clone(&pc), plan, report: ports.report.clone(), tracks: Vec::new(), remote: Vec::new(), channel: None, early: Vec::new() };
+    let mut peer = Peer {
+        pc: Arc::clone(&pc),
+        plan,
+        report: ports.report.clone(),
+        tracks: Vec::new(),
+        remote: Vec::new(),
+        channel: None,
+        early: Vec::new(),
+    };
     if peer.plan.kind == Kind::Publish {
         peer.prepare().await?;
     }
@@ -286,7 +293,8 @@ async fn count_media(track: Arc<dyn TrackRemote>, report: Reporter) {
 async fn build(handler: Handler) -> Result<Arc<dyn PeerConnection>, Error> {
     let mut engine = MediaEngine::default();
     engine.register_default_codecs()?;
-    let registry = register_default_interceptors(Registry::new(), &mut engine)?.with(Slot::from(14_000), Shown::default());
+    let registry =
+        register_default_interceptors(Registry::new(), &mut engine)?.with(Slot::from(14_000), Shown::default());
     let settings = SettingEngineBuilder::new()
         .with_include_loopback_candidate(true)
         .with_multicast_dns_mode(MulticastDnsMode::Disabled)
