@@ -204,7 +204,8 @@ impl Door {
         let over_limit = Arc::new(move |over| full.set_over_limit(over));
         let sessions = Sessions::new(&config, registry.clone(), metrics.clone(), over_limit, shutdown.clone());
         let apps = Arc::new(config.apps.clone());
-        let state = AdminState { registry, metrics: metrics.clone(), apps: Arc::clone(&apps) };
+        let state =
+            AdminState { registry, metrics: metrics.clone(), apps: Arc::clone(&apps), play_wait: config.play.wait };
         let admin = admin::start(&config.admin, state, shutdown).map_err(unavailable)?;
         let front = Front {
             apps,
