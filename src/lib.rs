@@ -14,11 +14,13 @@
 //! other rooms, which decide nothing. `tests/architecture.rs` holds who may use whom.
 
 pub mod admin;
+pub mod app;
 pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod demo;
 pub mod domain;
+pub mod front;
 pub mod health;
 pub mod net;
 pub mod registry;
