@@ -27,6 +27,7 @@ async fn a_viewer_gets_the_stream_that_he_asked_for_and_no_other() {
     for leg in &published {
         leg.until_has("publish_started").await;
     }
+    let mut viewers = Vec::new();
     for stack in [webrtc_peer::stack, str0m_peer::stack] {
         // Both plays on one socket: one client, two legs, perhaps two nodes.
         let viewer = Socket::open(&door.url()).await.unwrap();
