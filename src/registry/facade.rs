@@ -24,7 +24,7 @@ use crate::{
     clock,
     config::Config,
     domain::{
-        balance::{Book, PlaceError, Placement, ProbeOutcome, Request, Snapshot},
+        balance::{Book, Candidate, PlaceError, Placement, ProbeOutcome, Request, Snapshot},
         cache_policy::{CachePolicy, Entry, Freshness},
         ids::{Kind, NodeId, StreamKey},
         record::Record,
@@ -263,6 +263,12 @@ impl Registry {
     /// The placement that [`Registry::place`] would make, without reserving.
     pub fn explain(&self, request: &Request<'_>) -> Result<Placement, PlaceError> {
         self.inner.book().explain(request, clock::now())
+    }
+
+    /// [`Registry::explain`] with every node's score and verdict, the best first, as of the same moment.
+    pub fn explain_all(&self, request: &Request<'_>) -> (Result<Placement, PlaceError>, Vec<Candidate>) {
+        let book = self.inner.book();
+        (book.explain(request, clock::now()), book.candidates(request))
     }
 
     /// A leg that [`Registry::place`] reserved has ended.
