@@ -5,6 +5,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod balance;
+pub mod cache_policy;
 pub mod ids;
 pub mod limits;
 pub mod record;

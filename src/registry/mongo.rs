@@ -3,13 +3,22 @@
 use serde_json::{Map, Value};
 
 use super::cluster_db::ClusterDbError;
-use crate::domain::ids::StreamKey;
+use crate::domain::ids::{AppName, StreamKey};
 
 /// A real MongoDB as the cluster's members write it.
 #[derive(Debug, Clone)]
 pub struct MongoClusterDb {}
 
 impl MongoClusterDb {
+    /// Connects the members' side. `database` names the database of an app.
+    pub async fn connect(
+        uri: &str,
+        database: impl Fn(&AppName) -> String + Send + Sync + 'static,
+    ) -> Result<Self, ClusterDbError> {
+        let _ = (uri, database);
+        Err(ClusterDbError("not built".into()))
+    }
+
     /// The `broadcast` document of a stream.
     pub async fn find_broadcast(&self, _key: &StreamKey) -> Result<Option<Map<String, Value>>, ClusterDbError> {
         Err(ClusterDbError("not built".into()))

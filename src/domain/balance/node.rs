@@ -39,6 +39,13 @@ pub enum NodeState {
     Drained,
 }
 
+impl NodeState {
+    /// Whether new legs may be placed on a node in this state.
+    pub fn takes_legs(self) -> bool {
+        matches!(self, Self::Serving | Self::Joining)
+    }
+}
+
 /// Legs by kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Legs {

@@ -11,6 +11,8 @@ pub enum Want {
     Play {
         /// The zone of the stream's origin, if known.
         origin_zone: Option<Zone>,
+        /// The stream's origin, if known: first choice in a cluster without edges.
+        origin: Option<NodeId>,
     },
     /// The two peers of `join`, or a room without a pin: the rendezvous hash of the id over origins.
     Home,
@@ -27,6 +29,9 @@ pub struct Request<'a> {
     pub stream: &'a StreamKey,
     /// What for.
     pub want: Want,
+    /// The rule of [`crate::domain::routing`] that asks. [`Want::Only`] carries it into [`Placement::rule`]; the other
+    /// wants are named after the policy that answers them.
+    pub rule: &'static str,
     /// What the leg will be counted as; `None` counts nothing (reads, homes).
     pub kind: Option<Kind>,
     /// Nodes that have already failed this leg.

@@ -1,0 +1,3 @@
+//! Seeded simulations of the pure rooms. A failure names its seed; `FOREBAY_SEED` replays it.
+
+mod session;
