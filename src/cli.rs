@@ -216,9 +216,9 @@ mod tests {
     #[test]
     fn the_demo_has_its_contracted_defaults() {
         let Command::Demo(demo) = run("forebay demo").unwrap().command else { panic!("not the demo") };
-        assert_eq!(demo.listen, "127.0.0.1:5080".parse().unwrap());
-        assert_eq!(demo.admin, "127.0.0.1:9090".parse().unwrap());
-        assert_eq!(demo.media, "127.0.0.1:5000".parse().unwrap());
+        assert_eq!(demo.listen, "127.0.0.1:5080".parse::<SocketAddr>().unwrap());
+        assert_eq!(demo.admin, "127.0.0.1:9090".parse::<SocketAddr>().unwrap());
+        assert_eq!(demo.media, "127.0.0.1:5000".parse::<SocketAddr>().unwrap());
         assert_eq!((demo.origins, demo.edges, demo.mongo), (2, 3, None));
     }
 

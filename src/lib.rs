@@ -16,7 +16,9 @@
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod demo;
 pub mod domain;
+pub mod health;
 pub mod net;
 pub mod registry;
 pub mod sessions;

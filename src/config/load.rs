@@ -129,7 +129,7 @@ mod tests {
     fn what_is_not_written_is_the_documented_default() {
         let config = good(LEAST);
         assert_eq!(config.listen[0].bind, "0.0.0.0:5080".parse::<SocketAddr>().unwrap());
-        assert_eq!(config.admin.bind, "127.0.0.1:9090".parse().unwrap());
+        assert_eq!(config.admin.bind, "127.0.0.1:9090".parse::<SocketAddr>().unwrap());
         assert_eq!(config.balance, BalanceSettings::default());
         assert_eq!(config.play.wait, Duration::from_secs(2));
         assert_eq!(config.media.node_ports, 50_000..=60_000);

@@ -45,17 +45,39 @@ pub struct Described {
     pub help: Word,
 }
 
-/// What the record store says of itself when metrics are read.
+/// What the record store says of itself when metrics are read. Counts only grow.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct StoreFacts {
-    /// Whether it answers; a door without MongoDB has one in memory, which does.
+    /// False while a configured store does not answer; a door without one misses nothing.
     pub up: bool,
     /// Records in the cache.
     pub cached_records: u64,
     /// The store's clock minus the door's, in seconds, where measured.
     pub clock_skew_seconds: Option<f64>,
-    /// Streams that plays wait for.
+    /// Plays that wait for a stream to become live.
     pub waiters: u64,
+    /// Reads sent to the store.
+    pub reads: u64,
+    /// Reads, polls and change streams that failed.
+    pub errors: u64,
+    /// Changes that the store pushed.
+    pub changes: u64,
+    /// Lookups answered from the cache.
+    pub cache_hits: u64,
+    /// Lookups that asked the store.
+    pub cache_misses: u64,
+    /// Lookups that found a live record.
+    pub live: u64,
+    /// Lookups that found a record that is not live.
+    pub not_live: u64,
+    /// Lookups that the store answered with "there is none".
+    pub missing: u64,
+    /// Lookups that nobody could answer.
+    pub unknown: u64,
+    /// Reads refused because too many were in flight.
+    pub reads_shed: u64,
+    /// Waits refused because too many streams were waited for.
+    pub waits_shed: u64,
 }
 
 /// All metrics. A clone is the same metrics.
@@ -94,7 +116,11 @@ struct Inner {
     node_legs: Gauges<2>,
     probes: Counters<2>,
     store_up: Gauge,
+    store_reads: Counter,
     store_errors: Counter,
+    store_changes: Counter,
+    store_shed: Counters<1>,
+    record_lookups: Counters<1>,
     cache_lookups: Counters<1>,
     cached_records: Gauge,
     clock_skew: Gauge<f64, std::sync::atomic::AtomicU64>,
@@ -241,16 +267,6 @@ impl Metrics {
         self.0.probes.get_or_create(&[named(node), word("result", result)]).inc();
     }
 
-    /// A read of the record store failed.
-    pub fn store_failed(&self) {
-        self.0.store_errors.inc();
-    }
-
-    /// A record was looked up in the cache: `hit`, `miss`, `stale`, ….
-    pub fn cache_looked_up(&self, result: Word) {
-        self.0.cache_lookups.get_or_create(&[word("result", result)]).inc();
-    }
-
     /// The door answered a request of its own (not one that it forwarded). `route` is a pattern, never a path.
     pub fn http_answered(&self, route: Word, status: u16) {
         self.0.http_requests.get_or_create(&[word("route", route), ("status", Value::Status(status))]).inc();
@@ -332,12 +348,16 @@ impl Inner {
             node_reported: book.ratios("node_load_reported", "load at the node's last report"),
             node_legs: book.gauges("node_legs", &["node", "kind"], "legs on the node, as placement counts them"),
             probes: book.counters("probes", &["node", "result"], "probes of nodes"),
-            store_up: book.gauge("store_up", "1 while the record store answers"),
-            store_errors: book.counter("store_errors", "reads of the record store that failed"),
-            cache_lookups: book.counters("cache_lookups", &["result"], "lookups in the record cache"),
+            store_up: book.gauge("store_up", "0 while a configured record store does not answer, else 1"),
+            store_reads: book.counter("store_reads", "reads sent to the record store"),
+            store_errors: book.counter("store_errors", "reads, polls and change streams that the store failed"),
+            store_changes: book.counter("store_changes", "changes that the record store pushed"),
+            store_shed: book.counters("store_shed", &["what"], "reads and waits refused, for too many were under way"),
+            record_lookups: book.counters("record_lookups", &["result"], "lookups of records, by what was found"),
+            cache_lookups: book.counters("cache_lookups", &["result"], "lookups by whether the cache had the record"),
             cached_records: book.gauge("cached_records", "records in the cache"),
             clock_skew: book.add_unit("clock_skew", "gauge", &[], "the store's clock minus the door's", Unit::Seconds),
-            waiters: book.gauge("waiters", "streams that plays wait for"),
+            waiters: book.gauge("waiters", "plays that wait for a stream to become live"),
             http_requests: book.counters(
                 "http_requests",
                 &["route", "status"],
@@ -378,6 +398,23 @@ impl Inner {
         self.cached_records.set(i64::try_from(store.cached_records).unwrap_or(i64::MAX));
         self.clock_skew.set(store.clock_skew_seconds.unwrap_or(0.0));
         self.waiters.set(i64::try_from(store.waiters).unwrap_or(i64::MAX));
+        catch_up(&self.store_reads, store.reads);
+        catch_up(&self.store_errors, store.errors);
+        catch_up(&self.store_changes, store.changes);
+        let counted = |family: &Counters<1>, label, rows: &[(Word, u64)]| {
+            for (value, total) in rows {
+                catch_up(&family.get_or_create_owned(&[word(label, value)]), *total);
+            }
+        };
+        counted(&self.store_shed, "what", &[("read", store.reads_shed), ("wait", store.waits_shed)]);
+        counted(&self.cache_lookups, "result", &[("hit", store.cache_hits), ("miss", store.cache_misses)]);
+        let found = [
+            ("live", store.live),
+            ("not_live", store.not_live),
+            ("missing", store.missing),
+            ("unknown", store.unknown),
+        ];
+        counted(&self.record_lookups, "result", &found);
     }
 
     /// Ends a node's series. What is still open on it keeps its own handle and comes back with no series.
@@ -399,6 +436,11 @@ impl Inner {
             self.link_failures.remove(&[named(node), word("cause", cause)]);
         }
     }
+}
+
+/// Brings a counter up to what is counted elsewhere. Callers hold the scrape lock, so no increment is doubled.
+fn catch_up(counter: &Counter, total: u64) {
+    counter.inc_by(total.saturating_sub(counter.get()));
 }
 
 /// Registers metrics and notes what they are.
@@ -516,7 +558,7 @@ mod tests {
         metrics.session_closed("client_closed");
         let text = metrics.scrape(
             &Snapshot { nodes: vec![node("edge-1")] },
-            StoreFacts { up: true, cached_records: 5, clock_skew_seconds: Some(-0.25), waiters: 1 },
+            StoreFacts { up: true, cache_hits: 5, clock_skew_seconds: Some(-0.25), ..StoreFacts::default() },
         );
         for line in [
             "forebay_sessions_open 0",
@@ -530,6 +572,8 @@ mod tests {
             "forebay_node_load_predicted_ratio{node=\"edge-1\"} 0.5",
             "forebay_node_legs{node=\"edge-1\",kind=\"play\"} 7",
             "forebay_store_up 1",
+            "forebay_cache_lookups_total{result=\"hit\"} 5",
+            "forebay_record_lookups_total{result=\"live\"} 0",
             "forebay_clock_skew_seconds -0.25",
             "forebay_http_requests_total{route=\"/healthz\",status=\"200\"} 1",
         ] {
@@ -567,7 +611,6 @@ mod tests {
         metrics.retried("x");
         metrics.message_dropped("x");
         metrics.probed(&id, true);
-        metrics.cache_looked_up("x");
         metrics.http_answered("x", 200);
         let text = metrics.scrape(&Snapshot { nodes: vec![node("edge-1")] }, StoreFacts::default());
         let scraped: BTreeSet<(String, String)> = text

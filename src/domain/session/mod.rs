@@ -18,6 +18,8 @@ mod io;
 mod leg;
 mod link;
 mod placing;
+#[cfg(test)]
+mod tests;
 mod timers;
 
 use std::{collections::VecDeque, sync::Arc, time::Instant};
