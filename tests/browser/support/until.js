@@ -6,7 +6,7 @@ const LOOK_EVERY_MS = 100;
  * Resolves with the first truthy value that `look` returns. After `withinMs` it rejects with `what` and with what
  * `look` saw or threw last.
  */
-export async function until(what, look, { withinMs = 15_000 } = {}) {
+export async function until(what, look, { withinMs = 20_000 } = {}) {
   const deadline = performance.now() + withinMs;
   for (;;) {
     let seen;
