@@ -84,6 +84,23 @@ test("a stream that was stopped can be published and played again under its name
     await clients.shows("reader", "twice", BLUE);
   }));
 
+test("a publisher whose connection breaks meets its own session again, and its viewer watches on", () =>
+  stage.withClients(async (clients) => {
+    await clients.publisher("author", RED);
+    await clients.viewer("reader");
+    await clients.publish("author", "broken");
+    await clients.play("reader", "broken");
+    await clients.shows("reader", "broken", RED);
+
+    await clients.breakConnection("author");
+    await clients.saw("author", "session_restored", "broken");
+    await clients.saw("author", "publish_started", "broken", 2);
+    await clients.paint("author", BLUE);
+
+    await clients.shows("reader", "broken", BLUE);
+    assert.equal(await clients.count("reader", "closed"), 0, "the viewer lost its WebSocket");
+  }));
+
 test("a page without ICE servers of its own gets an answer to its question and plays", () =>
   stage.withClients(async (clients) => {
     await clients.publisher("author", GREEN, { asksForIceServers: true });

@@ -98,6 +98,7 @@ window.bench = {
   publish: (name, stream, mainTrack) => named(name).sdk.publish(stream, undefined, "", "", "", mainTrack ?? ""),
   play: (name, stream) => named(name).sdk.play(stream),
   stop: (name, stream) => named(name).sdk.stop(stream),
+  breakConnection: (name) => named(name).sdk.webSocketAdaptor.close(),
   sendData: (name, stream, text) => named(name).sdk.sendData(stream, text),
   paint: (name, colour) => void (named(name).picture.colour = colour),
   events: (name) => named(name).events,

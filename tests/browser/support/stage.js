@@ -99,6 +99,12 @@ class Clients {
     await this.#call("stop", name, stream);
   }
 
+  /** Closes the WebSocket under a client's SDK, which then connects again by itself. */
+  async breakConnection(name) {
+    await this.#call("breakConnection", name);
+    await this.saw(name, "closed");
+  }
+
   async sendData(name, stream, text) {
     await this.#call("sendData", name, stream, text);
   }
