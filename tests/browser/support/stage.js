@@ -37,25 +37,43 @@ export class Stage {
     if (refused) throw refused.reason;
   }
 
-  /**
-   * Opens a page of SDK clients for `test` and closes it afterwards. When the test fails, what the page and the demo
-   * said is printed.
-   */
+  /** Opens a page of SDK clients for `test` and closes it afterwards. */
   async withClients(test) {
-    const page = await this.chromium.browser.newPage();
-    const said = [];
-    page.on("pageerror", (error) => said.push(`page error: ${error.message}`));
-    page.on("console", (message) => said.push(`console: ${message.text()}`));
-    const wire = await watchWebSockets(page);
-    try {
-      await page.goto(`${this.pages.url}/sdk.html`, { waitUntil: "load" });
+    await this.#withOpener(async (open) => {
+      const { page, wire } = await open(`${this.pages.url}/sdk.html`);
       await page.waitForFunction("window.bench !== undefined");
       await test(new Clients(page, this.demo, wire));
+    });
+  }
+
+  /** Gives `test` a way to open pages of the demo by path, and closes them afterwards. A script error fails the test. */
+  async withPages(test) {
+    await this.#withOpener(async (open, errors) => {
+      await test(async (path) => (await open(`${this.demo.http}${path}`)).page);
+      assert.deepEqual(errors, []);
+    });
+  }
+
+  /** Runs `body` with what opens pages. When it fails, all that the pages and the demo said is printed. */
+  async #withOpener(body) {
+    const [opened, errors, said] = [[], [], []];
+    const open = async (url) => {
+      const page = await this.chromium.browser.newPage();
+      const wire = await watchWebSockets(page);
+      opened.push({ page, wire });
+      page.on("pageerror", (error) => errors.push(error.message));
+      page.on("console", (message) => said.push(`console: ${message.text()}`));
+      await page.goto(url, { waitUntil: "load" });
+      return { page, wire };
+    };
+    try {
+      await body(open, errors);
     } catch (error) {
-      console.error([...said, ...wire.map((frame) => JSON.stringify(frame).slice(0, 300)), this.demo.log()].join("\n"));
+      const frames = opened.flatMap(({ wire }, page) => wire.map((frame) => `page ${page}: ${JSON.stringify(frame).slice(0, 300)}`));
+      console.error([...errors, ...said, ...frames, this.demo.log()].join("\n"));
       throw error;
     } finally {
-      await page.close();
+      for (const { page } of opened) await page.close();
     }
   }
 }
