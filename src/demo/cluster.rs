@@ -85,11 +85,8 @@ impl Cluster {
 
     /// The nodes, origins first.
     pub fn nodes(&self) -> Vec<DemoNode> {
-        let node = |seat: &Seat| DemoNode {
-            id: seat.options.id.clone(),
-            address: seat.options.bind,
-            role: seat.options.role,
-        };
+        let node =
+            |seat: &Seat| DemoNode { id: seat.options.id.clone(), address: seat.options.bind, role: seat.options.role };
         self.seats.iter().map(node).collect()
     }
 

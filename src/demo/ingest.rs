@@ -73,11 +73,8 @@ impl Ingest {
 
     /// Feeds the source from one track.
     pub(super) fn take_track(&self, track: Arc<dyn TrackRemote>) {
-        let feed = Feed {
-            source: Arc::clone(&self.source),
-            flows: Arc::clone(&self.flows),
-            freezer: self.freezer.clone(),
-        };
+        let feed =
+            Feed { source: Arc::clone(&self.source), flows: Arc::clone(&self.flows), freezer: self.freezer.clone() };
         let stop = self.stop.clone();
         tokio::spawn(async move { stop.run_until_cancelled(feed.run(track)).await });
     }

@@ -13,9 +13,7 @@ use rtc::{
     interceptor::{Attribute, Interceptor, Packet, Slot, StreamInfo, TaggedPacket},
     rtcp::{
         self,
-        payload_feedbacks::{
-            full_intra_request::FullIntraRequest, picture_loss_indication::PictureLossIndication,
-        },
+        payload_feedbacks::{full_intra_request::FullIntraRequest, picture_loss_indication::PictureLossIndication},
     },
     rtp_transceiver::rtp_sender::RTCPFeedback,
     sansio::Protocol,

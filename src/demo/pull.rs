@@ -182,7 +182,8 @@ impl Pulling<'_> {
                 Heard::Viewers => {}
                 Heard::Due => {
                     let now = clock::now();
-                    if now.duration_since(heard_at) >= SILENCE_LIMIT || (media.is_none() && now >= begun + OFFER_LIMIT) {
+                    if now.duration_since(heard_at) >= SILENCE_LIMIT || (media.is_none() && now >= begun + OFFER_LIMIT)
+                    {
                         return "the origin is silent";
                     }
                     if now >= ping_at {

@@ -4,8 +4,8 @@
 //! sends before its first packet has arrived.
 
 use rtc::rtp_transceiver::{
-    rtp_sender::{RTCRtpCodec, RTCRtpCodecParameters, RtpCodecKind},
     PayloadType,
+    rtp_sender::{RTCRtpCodec, RTCRtpCodecParameters, RtpCodecKind},
 };
 
 /// Sections of one description that are looked at; more are ignored.
@@ -173,7 +173,9 @@ mod tests {
 
     #[test]
     fn text_that_is_no_sdp_has_no_sections() {
-        for junk in ["", "m=", "m=video", "m=video x", "hello\nm=audio 9\na=rtpmap", "m=video 9 X 96\r\na=rtpmap:96 VP8"] {
+        for junk in
+            ["", "m=", "m=video", "m=video x", "hello\nm=audio 9\na=rtpmap", "m=video 9 X 96\r\na=rtpmap:96 VP8"]
+        {
             assert!(sections(junk).iter().all(|section| section.codec.is_none()), "{junk}");
         }
     }

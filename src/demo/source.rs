@@ -233,7 +233,8 @@ mod tests {
     use super::*;
 
     fn packet(ssrc: u32, sequence_number: u16, timestamp: u32) -> rtp::Packet {
-        let header = rtp::Header { version: 2, ssrc, sequence_number, timestamp, payload_type: 7, ..Default::default() };
+        let header =
+            rtp::Header { version: 2, ssrc, sequence_number, timestamp, payload_type: 7, ..Default::default() };
         rtp::Packet { header, payload: Bytes::from_static(b"media") }
     }
 

@@ -9,10 +9,21 @@
 //!
 //! With AMS's databases this room only reads; the exception is [`cluster_db`], which is how the demo's nodes write.
 
+mod cache;
 pub mod cluster_db;
 mod facade;
 pub mod facts;
+mod keeper;
+mod link;
 pub mod memory;
 pub mod mongo;
+mod nodes;
+mod pins;
+mod skew;
+mod source;
+pub mod store;
+mod table;
+mod waiters;
+mod watch;
 
 pub use facade::{Backing, Hint, RecordView, Registry, RegistryError, StoreState, StoreStatus, Watching};
