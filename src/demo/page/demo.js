@@ -1,4 +1,4 @@
-// The page: a publisher and a viewer over one connection, with what happens in plain words.
+// The page: a publisher and a viewer, with what happens in plain words.
 import { Ams } from "./ams.js";
 
 const APP = "LiveApp";
@@ -6,15 +6,21 @@ const MEASURE_EVERY = 1000;
 
 const link = document.getElementById("link");
 const scheme = location.protocol === "https:" ? "wss" : "ws";
-const ams = new Ams(`${scheme}://${location.host}/${APP}/websocket`, (state, text) => {
-  link.dataset.state = state;
-  link.querySelector("span").textContent = text;
+
+// Each half has a connection of its own: a `stop` names only a stream, and one window may publish and watch the same.
+const links = {};
+const connect = (half) => new Ams(`${scheme}://${location.host}/${APP}/websocket`, (state, text) => {
+  links[half] = { state, text };
+  const worst = ["wait", "good", "idle"].map((rank) => Object.values(links).find((it) => it.state === rank)).find(Boolean);
+  link.dataset.state = worst.state;
+  link.querySelector("span").textContent = worst.text;
 });
 
 /** What both halves of the page share: a form, a screen, a state and some figures. */
 class Half {
   constructor(id) {
     this.root = document.getElementById(id);
+    this.ams = connect(id);
     this.form = this.root.querySelector("form");
     this.button = this.form.querySelector("button");
     this.video = this.root.querySelector("video");
@@ -117,7 +123,7 @@ class Publisher extends Half {
     this.media = media;
     this.video.srcObject = media.stream;
     this.screen.classList.add("live");
-    this.leg = ams.publish(stream, media.stream, {
+    this.leg = this.ams.publish(stream, media.stream, {
       state: (state, text) => {
         this.state(state, text);
         this.say.hidden = state !== "good";
@@ -162,7 +168,7 @@ class Watcher extends Half {
   start(stream) {
     this.share();
     this.running(true);
-    this.leg = ams.play(stream, {
+    this.leg = this.ams.play(stream, {
       state: (state, text) => {
         this.state(state, text);
         if (state === "bad") { this.leg = null; this.running(false); }
