@@ -1,3 +1,3 @@
 //! What end-to-end tests share.
 
-pub mod mongod;
+pub(crate) mod mongod;
