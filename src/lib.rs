@@ -13,11 +13,14 @@
 //! Everything that is decided is decided in [`domain`], which does nothing; everything that is done is done in the
 //! other rooms, which decide nothing. `tests/architecture.rs` holds who may use whom.
 
+pub mod admin;
+pub mod app;
 pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod demo;
 pub mod domain;
+pub mod front;
 pub mod health;
 pub mod net;
 pub mod registry;

@@ -1,9 +1,10 @@
 //! Sockets as every room wants them: listening with a backlog, and noticing a dead peer in seconds, not hours.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, sync::mpsc, thread, time::Duration};
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
 
 /// Connections that the kernel holds until they are accepted; beyond it SYNs are dropped and retried by the peer.
 const BACKLOG: i32 = 4096;
@@ -31,4 +32,35 @@ pub fn tune(stream: &TcpStream) -> io::Result<()> {
     let socket = SockRef::from(stream);
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE).with_retries(3))?;
     socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))
+}
+
+/// Binds a listener and serves it on a thread and a runtime of its own, so that busy rooms cannot delay it. Returns the
+/// real address once it is bound; the thread ends when `stop` is cancelled.
+///
+/// # Errors
+/// The address cannot be bound, or no thread or runtime started.
+pub fn serve_on_thread<S, F>(name: &str, bind: SocketAddr, stop: CancellationToken, serve: S) -> io::Result<SocketAddr>
+where
+    S: FnOnce(TcpListener) -> F + Send + 'static,
+    F: Future,
+{
+    let (tell, bound) = mpsc::sync_channel(1);
+    thread::Builder::new().name(name.to_owned()).spawn(move || {
+        // The runtime lives and dies on this thread: a runtime must not be dropped inside another one.
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(why) => return drop(tell.send(Err(why))),
+        };
+        runtime.block_on(async {
+            match listen(bind).and_then(|listener| Ok((listener.local_addr()?, listener))) {
+                Ok((address, listener)) => {
+                    // Whoever started this may have given up meanwhile; `stop` says so.
+                    let _ = tell.send(Ok(address));
+                    stop.run_until_cancelled(serve(listener)).await;
+                }
+                Err(why) => drop(tell.send(Err(why))),
+            }
+        });
+    })?;
+    bound.recv().unwrap_or_else(|_| Err(io::Error::other("the thread ended before it was bound")))
 }

@@ -39,7 +39,7 @@ fn every_file_in_config_loads() {
 #[test]
 fn the_demo_starts_from_its_file() {
     let demo = Config::demo();
-    assert_eq!(demo.listen[0].bind, "127.0.0.1:5080".parse().expect("an address"));
+    assert_eq!(demo.listen[0].bind, "127.0.0.1:5080".parse::<std::net::SocketAddr>().expect("an address"));
     let names: Vec<&str> = demo.nodes.fixed.iter().map(|node| node.id.as_str()).collect();
     assert_eq!(names, ["origin-1", "origin-2", "edge-1", "edge-2", "edge-3"]);
     assert!(demo.apps.get(&"LiveApp".parse().expect("a name")).is_some());

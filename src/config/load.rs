@@ -47,6 +47,14 @@ impl Config {
         if problems.is_empty() { Ok(config) } else { Err(problems) }
     }
 
+    /// What `forebay demo --mongo` starts from.
+    ///
+    /// # Errors
+    /// `mongo.uri`, if it is none.
+    pub fn demo_on(mongo: &str) -> Result<Self, Problems> {
+        Self::from_toml_with(DEMO, &BTreeMap::from([("FOREBAY_MONGO__URI".to_owned(), mongo.to_owned())]))
+    }
+
     /// What `forebay demo` starts from: `config/demo.toml`.
     pub fn demo() -> Self {
         Self::from_toml_str(DEMO).expect("config/demo.toml is loaded by a test")

@@ -41,6 +41,8 @@ pub(super) struct Egress {
     tracks: Vec<Outgoing>,
     seats: Vec<Seat>,
     channel: Arc<dyn DataChannel>,
+    /// What the channel is joined to, once it is.
+    channel_runs: Option<(Arc<Source>, DropGuard)>,
     /// Packets that this node's viewers missed.
     missed: Arc<AtomicU64>,
     stop: CancellationToken,
@@ -56,7 +58,8 @@ struct Outgoing {
     name: String,
     ssrc: u32,
     payload_type: u8,
-    running: bool,
+    /// Its tasks, once they run.
+    running: Option<DropGuard>,
 }
 
 /// An offer and what its sections are.
@@ -88,6 +91,7 @@ impl Egress {
             tracks: Vec::new(),
             seats: Vec::new(),
             channel,
+            channel_runs: None,
             missed,
             stop,
             _guard: guard,
@@ -136,7 +140,7 @@ impl Egress {
                 from: Arc::clone(from),
                 ssrc,
                 payload_type: codec.payload_type,
-                running: false,
+                running: None,
             });
         }
         self.seats.push(seat);
@@ -158,10 +162,10 @@ impl Egress {
         let from = |outgoing: &Outgoing| seat.0.track_for(&outgoing.from.codec).cloned();
         let Some(sources) = self.tracks.iter().map(from).collect::<Option<Vec<_>>>() else { return false };
         for (outgoing, from) in self.tracks.iter_mut().zip(sources) {
-            // What fed it has ended, and its task with it.
+            // What fed it has ended; its tasks end with their guard.
             outgoing.from = from;
             outgoing.source = Arc::clone(&seat.0);
-            outgoing.running = false;
+            outgoing.running = None;
         }
         self.seats = vec![seat];
         self.run();
@@ -190,26 +194,29 @@ impl Egress {
 
     /// The connection is up, or has new tracks: starts what does not run yet.
     pub(super) fn run(&mut self) {
-        let first = self.tracks.iter().all(|track| !track.running);
-        for outgoing in self.tracks.iter_mut().filter(|outgoing| !outgoing.running) {
-            outgoing.running = true;
+        for outgoing in self.tracks.iter_mut().filter(|outgoing| outgoing.running.is_none()) {
+            let stop = self.stop.child_token();
+            outgoing.running = Some(stop.clone().drop_guard());
             let rewriter = Rewriter::new(outgoing.ssrc, outgoing.payload_type, outgoing.from.codec.clock_rate);
-            let forward =
-                forward(Arc::clone(&outgoing.track), Arc::clone(&outgoing.from), rewriter, Arc::clone(&self.missed));
-            let wishes = pass_wishes_on(Arc::clone(&outgoing.track), Arc::clone(&outgoing.from));
-            let stop = self.stop.clone();
+            let (track, from) = (Arc::clone(&outgoing.track), Arc::clone(&outgoing.from));
+            let forward = forward(Arc::clone(&track), Arc::clone(&from), rewriter, Arc::clone(&self.missed));
+            let wishes = pass_wishes_on(track, from);
             tokio::spawn(async move { stop.run_until_cancelled(async { tokio::join!(forward, wishes) }).await });
             outgoing.source.want_key_frame();
         }
-        if first && let Some(seat) = self.seats.first() {
+        if let Some(seat) = self.seats.first() {
             self.run_channel(Arc::clone(&seat.0));
         }
     }
 
     /// Joins the data channel to the stream, both ways.
-    fn run_channel(&self, source: Arc<Source>) {
+    fn run_channel(&mut self, source: Arc<Source>) {
+        if self.channel_runs.as_ref().is_some_and(|(joined, _)| Arc::ptr_eq(joined, &source)) {
+            return;
+        }
         let channel = Arc::clone(&self.channel);
-        let stop = self.stop.clone();
+        let stop = self.stop.child_token();
+        self.channel_runs = Some((Arc::clone(&source), stop.clone().drop_guard()));
         tokio::spawn(async move {
             let both = async { tokio::join!(receive(&channel, &source.up), send(&channel, source.down.subscribe())) };
             stop.run_until_cancelled(both).await

@@ -5,7 +5,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{
-    Method, Request, Response, StatusCode,
+    Request, Response, StatusCode,
     body::Incoming,
     header::{CONNECTION, CONTENT_TYPE, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE},
     server::conn::http1,
@@ -21,7 +21,7 @@ use tokio_tungstenite::{
     },
 };
 
-use super::{node::Node, session, words::MAX_MESSAGE};
+use super::{node::Node, page, session, words::MAX_MESSAGE};
 
 /// Bytes of a request head; a larger one is refused.
 const MAX_HEAD: usize = 16 * 1024;
@@ -93,10 +93,12 @@ async fn answer(node: Arc<Node>, line: Line, request: Request<Incoming>) -> Resu
             json(serde_json::json!({ "members": members }))
         }
         ("/rest/v2/liveness", _) => json(serde_json::json!({ "host": node.address.ip(), "status": "ok" })),
-        ("/", _) | (_, Some("" | "/")) if matches!(*request.method(), Method::GET | Method::HEAD) => {
-            plain(StatusCode::OK, "a demo node of forebay\n")
-        }
-        _ => plain(StatusCode::NOT_FOUND, "no such page\n"),
+        (_, Some("" | "/")) => plain(StatusCode::OK, "a demo node of forebay\n"),
+        (path, _) => match page::asset(path) {
+            // The page works at a node of its own, too: then there is no door between.
+            Some((content_type, bytes)) => content(content_type, Bytes::from_static(bytes)),
+            None => plain(StatusCode::NOT_FOUND, "no such page\n"),
+        },
     })
 }
 
@@ -107,8 +109,12 @@ fn plain(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
 }
 
 fn json(value: serde_json::Value) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(value.to_string())));
-    response.headers_mut().insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static("application/json"));
+    content("application/json", Bytes::from(value.to_string()))
+}
+
+fn content(content_type: &'static str, bytes: Bytes) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(bytes));
+    response.headers_mut().insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(content_type));
     response
 }
 

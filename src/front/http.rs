@@ -11,7 +11,7 @@ use hyper::{
 use super::{Front, ws};
 use crate::{
     domain::ids::{AppName, ClientAddr},
-    health::handlers,
+    health,
     shutdown::Shutdown,
 };
 
@@ -19,8 +19,8 @@ pub(super) type Answer = Response<Full<Bytes>>;
 
 /// Answers one request. Nothing here waits: health must answer before any lock, queue or store is touched.
 pub(super) fn answer(front: &Front, peer: ClientAddr, shutdown: &Shutdown, request: Request<Incoming>) -> Answer {
-    if let Some(answer) = handlers::answer(request.method(), request.uri().path(), &front.readiness) {
-        return answer;
+    if let Some(health) = health::answer(request.method().as_str(), request.uri().path(), &front.readiness) {
+        return health_answer(health);
     }
     let (route, answer) = match websocket_app(request.uri().path()) {
         Some(name) => {
@@ -33,6 +33,15 @@ pub(super) fn answer(front: &Front, peer: ClientAddr, shutdown: &Shutdown, reque
         None => ("page", page(front, &request)),
     };
     front.metrics.http_answered(route, answer.status().as_u16());
+    answer
+}
+
+fn health_answer(health: health::Answer) -> Answer {
+    let status = StatusCode::from_u16(health.status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+    let mut answer = plain(status, health.body);
+    if let Some(allow) = health.allow {
+        answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+    }
     answer
 }
 
@@ -71,7 +80,9 @@ mod tests {
     #[test]
     fn only_the_exact_signalling_path_is_signalling() {
         assert_eq!(websocket_app("/LiveApp/websocket"), Some("LiveApp"));
-        for other in ["/LiveApp/websocket/", "/LiveApp/websocket/signaling", "/a/b/websocket", "/websocketx", "/LiveApp"] {
+        for other in
+            ["/LiveApp/websocket/", "/LiveApp/websocket/signaling", "/a/b/websocket", "/websocketx", "/LiveApp"]
+        {
             assert_eq!(websocket_app(other), None, "{other}");
         }
         assert_eq!(websocket_app("//websocket"), Some(""), "and the empty name is no app");

@@ -10,7 +10,7 @@ use std::{sync::Arc, time::Duration};
 
 pub use listener::serve;
 
-use crate::{config::Apps, health::readiness::Readiness, sessions::Sessions, telemetry::metrics::Metrics};
+use crate::{config::Apps, health::Readiness, sessions::Sessions, telemetry::metrics::Metrics};
 
 /// A static page by its path: content type and bytes.
 pub type Pages = fn(&str) -> Option<(&'static str, &'static [u8])>;

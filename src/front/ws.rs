@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     domain::ids::{AppName, ClientAddr},
-    health::readiness::State,
+    health::Ready,
     sessions::Client,
     shutdown::Shutdown,
     upstream::{Socket, accept_key},
@@ -37,13 +37,13 @@ pub(super) fn upgrade(
 ) -> Answer {
     let accept = match handshake(&request) {
         Ok(accept) => accept,
-        Err(refusal) => return refusal,
+        Err(refusal) => return *refusal,
     };
     if !is_welcome(front, &app, request.headers()) {
         return plain(StatusCode::FORBIDDEN, "this Origin may not use this app\n");
     }
-    if front.readiness.state() == State::Draining {
-        return busy("this door is draining\n");
+    if matches!(front.readiness.now(), Ready::Starting | Ready::Draining) {
+        return busy("this door takes no new sessions now\n");
     }
     let seat = match front.sessions.seat(peer.0.ip()) {
         Ok(seat) => seat,
@@ -72,24 +72,24 @@ async fn stream(upgraded: OnUpgrade) -> Option<(TcpStream, bytes::Bytes)> {
 }
 
 /// The `Sec-WebSocket-Accept` of a proper handshake.
-fn handshake(request: &Request<Incoming>) -> Result<String, Answer> {
+fn handshake(request: &Request<Incoming>) -> Result<String, Box<Answer>> {
     let headers = request.headers();
     if *request.method() != Method::GET || request.version() != Version::HTTP_11 {
-        return Err(plain(StatusCode::BAD_REQUEST, "a WebSocket is opened by GET over HTTP/1.1\n"));
+        return Err(Box::new(plain(StatusCode::BAD_REQUEST, "a WebSocket is opened by GET over HTTP/1.1\n")));
     }
     if !has_token(headers, &UPGRADE, "websocket") || !has_token(headers, &CONNECTION, "upgrade") {
         let mut answer = plain(StatusCode::UPGRADE_REQUIRED, "this path speaks WebSocket\n");
         answer.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
-        return Err(answer);
+        return Err(Box::new(answer));
     }
     if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
         let mut answer = plain(StatusCode::UPGRADE_REQUIRED, "only WebSocket version 13\n");
         answer.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
-        return Err(answer);
+        return Err(Box::new(answer));
     }
     match headers.get(SEC_WEBSOCKET_KEY) {
         Some(key) => Ok(accept_key(key.as_bytes())),
-        None => Err(plain(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is missing\n")),
+        None => Err(Box::new(plain(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is missing\n"))),
     }
 }
 

@@ -1,7 +1,7 @@
 //! `[health] bind`: `/healthz` and `/livez` on a port of their own, served by a thread of their own, so that they are
 //! answered however busy the door's other threads are.
 
-use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, thread, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -31,16 +31,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// # Errors
 /// The address cannot be bound, or no thread started.
 pub fn start(bind: SocketAddr, readiness: Readiness, stop: CancellationToken) -> io::Result<SocketAddr> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let listener = {
-        let _entered = runtime.enter();
-        net::listen(bind)?
-    };
-    let address = listener.local_addr()?;
-    thread::Builder::new().name("health".to_owned()).spawn(move || {
-        runtime.block_on(stop.run_until_cancelled(serve(listener, readiness)));
-    })?;
-    Ok(address)
+    net::serve_on_thread("health", bind, stop, |listener| serve(listener, readiness))
 }
 
 async fn serve(listener: TcpListener, readiness: Readiness) -> Infallible {

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::time::{timeout, timeout_at};
+use tokio::time::timeout_at;
 
 use super::{
     cache::{Cache, WritersClock},
@@ -27,7 +27,7 @@ use crate::{
     clock,
     config::Config,
     domain::{
-        balance::{Book, PlaceError, Placement, ProbeOutcome, Request, Snapshot},
+        balance::{Book, Candidate, PlaceError, Placement, ProbeOutcome, Request, Snapshot},
         cache_policy::{CachePolicy, Entry, Freshness},
         ids::{Kind, NodeId, StreamKey},
         record::Record,
@@ -170,8 +170,7 @@ impl Registry {
             }
         };
         let roster = Roster::new(config.nodes.clone());
-        let mut book = Book::new(config.balance.clone());
-        book.set_nodes(roster.fixed(), clock::now());
+        let book = Book::new(config.balance.clone());
         let inner = Arc::new(Inner {
             follows_changes: config.mongo.as_ref().is_none_or(|mongo| mongo.change_streams),
             cache: Arc::new(cache(config, source.is_some())),
@@ -188,11 +187,13 @@ impl Registry {
         let keeper = match inner.source.clone() {
             Some(source) => {
                 let mut keeper = Keeper::new(Arc::clone(&inner), source, roster, config.nodes.poll);
-                // Should it be cut short here, its regular round comes soon.
-                let _ = timeout(FIRST_ASK, keeper.ask()).await;
+                keeper.begin(FIRST_ASK).await;
                 Some(keeper)
             }
-            None => None,
+            None => {
+                inner.book().set_nodes(roster.fixed(), clock::now());
+                None
+            }
         };
         keeper::start(&inner, keeper);
         for app in config.apps.named.keys() {
@@ -275,6 +276,12 @@ impl Registry {
     /// The placement that [`Registry::place`] would make, without reserving.
     pub fn explain(&self, request: &Request<'_>) -> Result<Placement, PlaceError> {
         self.inner.book().explain(request, clock::now())
+    }
+
+    /// [`Registry::explain`] with every node's score and verdict, the best first, as of the same moment.
+    pub fn explain_all(&self, request: &Request<'_>) -> (Result<Placement, PlaceError>, Vec<Candidate>) {
+        let book = self.inner.book();
+        (book.explain(request, clock::now()), book.candidates(request))
     }
 
     /// A leg that [`Registry::place`] reserved has ended.

@@ -72,6 +72,13 @@ pub(super) enum Pending {
     Dialling(NodeId, Pin<Box<dyn Future<Output = Result<Socket<TcpStream>, DialError>> + Send>>),
 }
 
+/// What the door may ask of all its sessions.
+struct Orders {
+    stop: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Heard once.
+    empty: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+}
+
 /// What the loop wakes for.
 enum Event {
     Input(Input),
@@ -125,9 +132,12 @@ where
     async fn serve(mut self) {
         let opened = clock::now();
         tracing::info!("session opened");
-        let mut stopping = Box::pin(self.shared.shutdown.child().cancelled_owned());
+        let mut orders = Orders {
+            stop: Box::pin(self.shared.shutdown.child().cancelled_owned()),
+            empty: Some(Box::pin(self.shared.emptying.clone().cancelled_owned())),
+        };
         while self.closed.is_none() {
-            self.turn(&mut stopping).await;
+            self.turn(&mut orders).await;
         }
         let reason = self.closed.map_or("", CloseReason::as_str);
         self.shared.metrics.session_closed(reason);
@@ -135,9 +145,9 @@ where
     }
 
     /// Handles what is ready, up to a batch, then flushes; waits if nothing is.
-    async fn turn(&mut self, stopping: &mut Pin<Box<WaitForCancellationFutureOwned>>) {
+    async fn turn(&mut self, orders: &mut Orders) {
         for handled in 0..BATCH {
-            let event = poll_fn(|cx| match self.poll_event(cx, stopping) {
+            let event = poll_fn(|cx| match self.poll_event(cx, orders) {
                 Poll::Pending if handled > 0 => Poll::Ready(Event::Idle),
                 other => other,
             })
@@ -197,14 +207,15 @@ where
         })
     }
 
-    fn poll_event(
-        &mut self,
-        cx: &mut Context<'_>,
-        stopping: &mut Pin<Box<WaitForCancellationFutureOwned>>,
-    ) -> Poll<Event> {
+    fn poll_event(&mut self, cx: &mut Context<'_>, orders: &mut Orders) -> Poll<Event> {
         // Shutdown first, then deadlines, then bytes: a chatty client cannot postpone either.
-        if stopping.as_mut().poll(cx).is_ready() {
+        if orders.stop.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Event::Input(Input::Close(CloseReason::Shutdown)));
+        }
+        if orders.empty.as_mut().is_some_and(|empty| empty.as_mut().poll(cx).is_ready()) {
+            orders.empty = None;
+            let within = self.shared.empty_within.get().copied().unwrap_or_default();
+            return Poll::Ready(Event::Input(Input::EndWithin(within)));
         }
         if self.timer.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Event::Input(Input::Tick));

@@ -12,8 +12,8 @@ pub struct Occupancy {
     inner: Arc<Inner>,
 }
 
-#[derive(Debug)]
 struct Inner {
+    over_limit: Arc<dyn Fn(bool) + Send + Sync>,
     max: usize,
     max_per_client: usize,
     taken: Mutex<Taken>,
@@ -38,9 +38,9 @@ pub enum Full {
 }
 
 impl Occupancy {
-    /// An empty house.
-    pub fn new(max: usize, max_per_client: usize) -> Self {
-        Self { inner: Arc::new(Inner { max, max_per_client, taken: Mutex::default() }) }
+    /// An empty house. `over_limit` hears when the last seat is taken, and when one is free again.
+    pub fn new(max: usize, max_per_client: usize, over_limit: Arc<dyn Fn(bool) + Send + Sync>) -> Self {
+        Self { inner: Arc::new(Inner { over_limit, max, max_per_client, taken: Mutex::default() }) }
     }
 
     /// Takes a seat.
@@ -56,12 +56,21 @@ impl Occupancy {
         }
         *own += 1;
         taken.all += 1;
+        if taken.all == self.inner.max {
+            (self.inner.over_limit)(true);
+        }
         Ok(SessionSeat { inner: Arc::clone(&self.inner), client })
     }
 
     /// Seats taken now.
     pub fn open(&self) -> usize {
         self.inner.lock().all
+    }
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inner").field("max", &self.max).field("taken", &self.taken).finish_non_exhaustive()
     }
 }
 
@@ -81,6 +90,9 @@ pub struct SessionSeat {
 impl Drop for SessionSeat {
     fn drop(&mut self) {
         let mut taken = self.inner.lock();
+        if taken.all == self.inner.max {
+            (self.inner.over_limit)(false);
+        }
         taken.all -= 1;
         if let Some(own) = taken.by_client.get_mut(&self.client) {
             *own -= 1;
@@ -93,17 +105,23 @@ impl Drop for SessionSeat {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
 
     #[test]
     fn a_seat_comes_back_when_its_session_ends() {
-        let house = Occupancy::new(2, 1);
+        let full = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&full);
+        let house = Occupancy::new(2, 1, Arc::new(move |over| seen.store(over, Ordering::Relaxed)));
         let (a, b): (IpAddr, IpAddr) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
         let first = house.seat(a).unwrap();
         assert_eq!(house.seat(a).unwrap_err(), Full::Client);
         let _second = house.seat(b).unwrap();
         assert_eq!(house.seat([10, 0, 0, 3].into()).unwrap_err(), Full::Door);
+        assert!(full.load(Ordering::Relaxed));
         drop(first);
+        assert!(!full.load(Ordering::Relaxed));
         assert_eq!(house.open(), 1);
         assert!(house.seat(a).is_ok());
     }

@@ -13,9 +13,14 @@ mod index;
 mod report;
 mod router;
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::IpAddr,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
 
 pub use index::{Full, Occupancy, SessionSeat};
 
@@ -61,16 +66,25 @@ struct Shared {
     settings: Arc<SessionSettings>,
     link_limits: SocketLimits,
     client_limits: SocketLimits,
-    dial: std::time::Duration,
+    dial: Duration,
     router: router::Router,
     occupancy: Occupancy,
     metrics: Metrics,
     shutdown: Shutdown,
+    /// Cancelled when the door empties itself; `empty_within` is set before that.
+    emptying: CancellationToken,
+    empty_within: OnceLock<Duration>,
 }
 
 impl Sessions {
-    /// Sessions that are placed by `registry`.
-    pub fn new(config: &Config, registry: Registry, metrics: Metrics, shutdown: Shutdown) -> Self {
+    /// Sessions that are placed by `registry`; `over_limit` hears when the last seat is taken, and when one is free again.
+    pub fn new(
+        config: &Config,
+        registry: Registry,
+        metrics: Metrics,
+        over_limit: Arc<dyn Fn(bool) + Send + Sync>,
+        shutdown: Shutdown,
+    ) -> Self {
         let signaling = &config.signaling;
         let settings = SessionSettings {
             give_up: signaling.give_up,
@@ -94,9 +108,11 @@ impl Sessions {
                 client_limits: limits(signaling.max_message),
                 dial: signaling.dial,
                 router: router::Router::new(registry, config.play.wait),
-                occupancy: Occupancy::new(config.limits.sessions, config.limits.sessions_per_client),
+                occupancy: Occupancy::new(config.limits.sessions, config.limits.sessions_per_client, over_limit),
                 metrics,
                 shutdown,
+                emptying: CancellationToken::new(),
+                empty_within: OnceLock::new(),
             }),
         }
     }
@@ -109,6 +125,19 @@ impl Sessions {
     /// Sessions that are open now.
     pub fn open(&self) -> usize {
         self.shared.occupancy.open()
+    }
+
+    /// Ends all sessions, spread over `limit`, and waits for it.
+    pub async fn drain(&self, limit: Duration) {
+        self.shared.empty_within.get_or_init(|| limit);
+        self.shared.emptying.cancel();
+        let all_gone = async {
+            while self.open() > 0 {
+                tokio::time::sleep(EMPTY_LOOK).await;
+            }
+        };
+        // Who has not gone by then is closed by the shutdown that follows.
+        let _ = tokio::time::timeout(limit + EMPTY_LOOK, all_gone).await;
     }
 
     /// Bounds of a client's socket.
@@ -126,6 +155,8 @@ impl Sessions {
 }
 
 /// A moved leg is confirmed within this, or its client is asked to come again (design.md §5).
-const MOVE_CONFIRM: std::time::Duration = std::time::Duration::from_secs(8);
+const MOVE_CONFIRM: Duration = Duration::from_secs(8);
+/// How often a door that empties itself looks whether it is empty.
+const EMPTY_LOOK: Duration = Duration::from_millis(100);
 /// The largest message that a node may send: AMS states no cap for its own offers (facts/ams.md, trap 29).
 const MAX_FROM_NODE: usize = 1024 * 1024;

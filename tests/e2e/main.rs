@@ -3,4 +3,6 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod demo_nodes;
+mod door;
 mod registry;

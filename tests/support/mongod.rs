@@ -24,7 +24,7 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 
 /// How a server stores and pushes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Shape {
+pub enum Shape {
     /// A replica set of one: change streams, transactions.
     ReplicaSet,
     /// As AMS's own installers deploy it: neither.
@@ -32,7 +32,7 @@ pub(crate) enum Shape {
 }
 
 /// A running server. Killed, and its directory removed, when dropped.
-pub(crate) struct Mongod {
+pub struct Mongod {
     shape: Shape,
     port: u16,
     dir: TempDir,
@@ -41,7 +41,7 @@ pub(crate) struct Mongod {
 
 impl Mongod {
     /// Starts a server on a free port and waits until it takes writes.
-    pub(crate) async fn start(shape: Shape) -> Self {
+    pub async fn start(shape: Shape) -> Self {
         // Another process may take a free port before mongod binds it: such a start ends at once and is made again.
         for _ in 0..5 {
             let mut server = Self::prepare(shape);
@@ -54,14 +54,14 @@ impl Mongod {
     }
 
     /// A server that is not started yet: nothing listens on its port.
-    pub(crate) fn prepare(shape: Shape) -> Self {
+    pub fn prepare(shape: Shape) -> Self {
         let dir = TempDir::new("mongod");
         fs::create_dir_all(dir.path().join("db")).expect("the temporary directory is writable");
         Self { shape, port: free_port(), dir, child: None }
     }
 
     /// What a door or a node connects to.
-    pub(crate) fn uri(&self) -> String {
+    pub fn uri(&self) -> String {
         match self.shape {
             Shape::ReplicaSet => format!("mongodb://127.0.0.1:{}/?replicaSet=rs0", self.port),
             Shape::Standalone => format!("mongodb://127.0.0.1:{}", self.port),
@@ -69,7 +69,7 @@ impl Mongod {
     }
 
     /// A client of the test itself, which talks to this server whatever its state.
-    pub(crate) async fn client(&self) -> Client {
+    pub async fn client(&self) -> Client {
         let uri = format!("mongodb://127.0.0.1:{}/?directConnection=true", self.port);
         let mut options = ClientOptions::parse(uri).await.expect("the URI is well formed");
         options.server_selection_timeout = Some(Duration::from_secs(5));
@@ -78,20 +78,20 @@ impl Mongod {
 
     /// Makes the next commands of these names fail or stall: `data` is `failCommand`'s (`errorCode`,
     /// `blockConnection`, `blockTimeMS`, `closeConnection`, …). Ends when the fault is dropped by [`Mongod::heal`].
-    pub(crate) async fn fail(&self, commands: &[&str], mut data: Document) {
+    pub async fn fail(&self, commands: &[&str], mut data: Document) {
         data.insert("failCommands", commands);
         let fault = doc! { "configureFailPoint": "failCommand", "mode": "alwaysOn", "data": data };
         self.client().await.database("admin").run_command(fault).await.expect("the fault is injected");
     }
 
     /// Ends [`Mongod::fail`].
-    pub(crate) async fn heal(&self) {
+    pub async fn heal(&self) {
         let off = doc! { "configureFailPoint": "failCommand", "mode": "off" };
         self.client().await.database("admin").run_command(off).await.expect("the fault is removed");
     }
 
     /// How many `find` commands the server has run.
-    pub(crate) async fn finds(&self) -> i64 {
+    pub async fn finds(&self) -> i64 {
         let status = self.client().await.database("admin").run_command(doc! { "serverStatus": 1 }).await;
         let status = status.expect("the server tells its status");
         let find = status.get_document("metrics").and_then(|m| m.get_document("commands"));
@@ -100,24 +100,24 @@ impl Mongod {
     }
 
     /// Freezes the process: connections stay, nothing answers.
-    pub(crate) fn freeze(&self) {
+    pub fn freeze(&self) {
         self.signal("STOP");
     }
 
     /// Ends [`Mongod::freeze`].
-    pub(crate) fn thaw(&self) {
+    pub fn thaw(&self) {
         self.signal("CONT");
     }
 
     /// Kills the process as a crash would, and waits until it is gone.
-    pub(crate) async fn kill(&mut self) {
+    pub async fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().await.expect("the process can be killed");
         }
     }
 
     /// Starts the process (again) on its own port and data, and waits until it takes writes.
-    pub(crate) async fn restart(&mut self) {
+    pub async fn restart(&mut self) {
         self.kill().await;
         self.spawn();
         assert!(self.becomes_ready().await, "mongod does not come back on its own port");
@@ -204,11 +204,11 @@ fn free_port() -> u16 {
 }
 
 /// A directory of this process, removed when dropped.
-pub(crate) struct TempDir(PathBuf);
+pub struct TempDir(PathBuf);
 
 impl TempDir {
     /// Makes an empty directory.
-    pub(crate) fn new(what: &str) -> Self {
+    pub fn new(what: &str) -> Self {
         static MADE: AtomicU32 = AtomicU32::new(0);
         let name = format!("forebay-{what}-{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
         let path = std::env::temp_dir().join(name);
@@ -217,7 +217,7 @@ impl TempDir {
     }
 
     /// Where it is.
-    pub(crate) fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         &self.0
     }
 }

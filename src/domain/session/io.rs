@@ -57,6 +57,8 @@ pub enum Input {
     Tick,
     /// Somebody else ends the session: an operator, or the door's shutdown.
     Close(CloseReason),
+    /// The door empties itself: the session ends at a moment of its own within this time.
+    EndWithin(Duration),
 }
 
 /// One effect. After [`Output::Close`] nothing follows.

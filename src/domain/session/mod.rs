@@ -22,7 +22,11 @@ mod placing;
 mod tests;
 mod timers;
 
-use std::{collections::VecDeque, sync::Arc, time::Instant};
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bucket::Bucket;
 use leg::{Leg, Stage};
@@ -102,6 +106,7 @@ impl Session {
             Input::ClientBinary => self.close(CloseReason::Binary),
             Input::ClientAlive => self.hear_client(now),
             Input::ClientGone(reason) | Input::Close(reason) => self.close(reason),
+            Input::EndWithin(limit) => self.end_within(limit, now),
             Input::Placed { ticket, result } => self.on_placed(ticket, result, now),
             Input::LinkUp(node) => self.on_link_up(&node, now),
             Input::LinkDown(node, loss) => self.on_link_down(&node, loss, now),
@@ -134,6 +139,14 @@ impl Session {
                 since: leg.since,
             })
         })
+    }
+
+    /// SDKs come back at once and without jitter of their own (facts/clients.md §0.3), so the door spreads them.
+    fn end_within(&mut self, limit: Duration, now: Instant) {
+        let at = now + limit.mul_f64((self.seed % 1000) as f64 / 1000.0);
+        if self.closing.is_none_or(|(due, _)| at < due) {
+            self.closing = Some((at, CloseReason::Shutdown));
+        }
     }
 
     fn hear_client(&mut self, now: Instant) {

@@ -410,6 +410,22 @@ fn floods_of_messages_of_legs_and_of_nonsense_have_an_end() {
 }
 
 #[test]
+fn a_door_that_empties_itself_ends_its_sessions_spread_over_the_time_it_has() {
+    let ends: Vec<_> = (0..10)
+        .map(|seed| {
+            let mut bench = Bench::new();
+            bench.session.seed = seed * 100;
+            let begin = bench.now;
+            bench.take(Input::EndWithin(Duration::from_secs(10)));
+            let due = bench.session.poll_timeout().map(|due| due - begin);
+            assert!(bench.wait(10_000).said().contains(&Output::Close(CloseReason::Shutdown)));
+            due
+        })
+        .collect();
+    assert!(ends.windows(2).all(|pair| pair[0] < pair[1]), "{ends:?}");
+}
+
+#[test]
 fn when_the_client_is_gone_its_links_end_at_once() {
     let mut bench = publishing();
     assert_eq!(

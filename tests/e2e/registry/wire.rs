@@ -110,12 +110,12 @@ async fn the_door_never_reads_a_password_and_never_writes() {
 
 /// The pipelines of the change streams that this rig's door has open. The profiler does not show them.
 async fn open_pipelines(rig: &Rig) -> Vec<Vec<Bson>> {
-    let admin = rig.mongod.as_ref().unwrap().client().await.database("admin");
+    let admin = rig.mongod.as_ref().expect("this rig has a server").client().await.database("admin");
     let list = [doc! { "$currentOp": { "allUsers": true, "idleCursors": true } }];
-    let mut cursor = admin.aggregate(list).await.unwrap();
+    let mut cursor = admin.aggregate(list).await.expect("the server answers");
     let mut pipelines = Vec::new();
-    while cursor.advance().await.unwrap() {
-        let operation = cursor.deserialize_current().unwrap();
+    while cursor.advance().await.expect("the server answers") {
+        let operation = cursor.deserialize_current().expect("it is a document");
         let open = operation.get_document("cursor").and_then(|cursor| cursor.get_document("originatingCommand"));
         if let Ok(pipeline) = open.and_then(|command| command.get_array("pipeline")) {
             pipelines.push(pipeline.clone());
