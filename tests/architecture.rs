@@ -31,9 +31,9 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("net", &[]),
     ("shutdown", &[]),
     // The one file that knows all rooms.
-    ("app", &["front", "sessions", "registry", "upstream", "media", "health", "admin", "demo"]),
-    ("cli", &["app", "demo"]),
-    ("main", &["app", "cli", "demo"]),
+    ("app", &["cli", "front", "sessions", "registry", "upstream", "media", "health", "admin", "demo"]),
+    ("cli", &["demo"]),
+    ("main", &["app", "cli"]),
     ("lib", &[]),
 ];
 

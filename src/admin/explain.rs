@@ -207,12 +207,11 @@ struct Decided {
 
 /// As a session asks: a publish whose own node does not take it goes to any.
 fn decide(state: &AdminState, mut request: Request<'_>) -> Decided {
-    let mut placement = state.registry.explain(&request);
+    let (mut placement, mut candidates) = state.registry.explain_all(&request);
     if placement.is_err() && request.kind == Some(Kind::Publish) && matches!(request.want, Want::Only(_)) {
         request.want = Want::Publish;
-        placement = state.registry.explain(&request);
+        (placement, candidates) = state.registry.explain_all(&request);
     }
-    let candidates = placement.as_ref().map(|placement| placement.candidates.clone()).unwrap_or_default();
     Decided { placement, candidates }
 }
 
@@ -267,6 +266,7 @@ fn word(verdict: Verdict) -> (&'static str, &'static str) {
         Verdict::NotServing => ("not_serving", "down, draining or drained"),
         Verdict::Excluded => ("excluded", "already failed this leg"),
         Verdict::WrongRole => ("wrong_role", "its role does not take this kind"),
+        Verdict::NotAsked => ("not_asked", "the rule names another node"),
     }
 }
 

@@ -1,6 +1,9 @@
 //! `GET /v1/nodes` and `/v1/nodes/{id}`: the nodes as placement sees them.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use axum::{
     Json,
@@ -43,14 +46,14 @@ pub(super) struct Node {
     role: Role,
     zone: Option<Zone>,
     state: NodeState,
-    reason: Box<str>,
+    reason: Arc<str>,
     /// RFC 3339, UTC.
     since: String,
     legs: Legs,
     load: Load,
     /// No drain is wished.
     drain: Option<()>,
-    last_error: Option<Box<str>>,
+    last_error: Option<Arc<str>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -137,7 +140,7 @@ pub(super) fn find<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a NodeVie
 
 #[cfg(test)]
 pub(super) mod tests {
-    use std::{sync::Arc, time::Duration};
+    use std::time::Duration;
 
     use super::*;
     use crate::domain::{

@@ -164,8 +164,10 @@ mod tests {
     use super::*;
     use crate::{
         admin::{AdminState, start},
+        clock,
         config::Config,
-        registry::{Backing, Registry},
+        domain::ids::StreamKey,
+        registry::{Backing, Registry, memory::MemoryDb},
         shutdown::Shutdown,
         telemetry::metrics::Metrics,
     };
@@ -213,9 +215,13 @@ mod tests {
 
     impl Api {
         async fn with_token(token: Option<&str>) -> Self {
-            let config = Config::from_toml_str(CLUSTER).unwrap();
+            Self::over(CLUSTER, Backing::None, token).await
+        }
+
+        async fn over(config: &str, backing: Backing, token: Option<&str>) -> Self {
+            let config = Config::from_toml_str(config).unwrap();
             let shutdown = Shutdown::new();
-            let registry = Registry::start(&config, Backing::None, &shutdown).await.unwrap();
+            let registry = Registry::start(&config, backing, &shutdown).await.unwrap();
             let state = AdminState {
                 registry,
                 metrics: Metrics::new(),
@@ -385,6 +391,44 @@ mod tests {
             (&json!("no_capacity"), &json!("highResourceUsage")),
             "{none}"
         );
+    }
+
+    #[tokio::test]
+    async fn explain_shows_the_record_that_a_play_is_routed_by() {
+        let db = MemoryDb::default();
+        let api = Api::over(CLUSTER, Backing::Memory(db.clone()), None).await;
+        let ask = r#"{"app":"LiveApp","stream":"cam-7","kind":"play"}"#;
+        let before = api.explain(ask).await.json();
+        assert_eq!((&before["outcome"], &before["refusal"]), (&json!("waits"), &json!("no_stream_exist")), "{before}");
+        assert_eq!((&before["node"], &before["record"]["missing"]), (&Value::Null, &json!(true)));
+
+        let now = clock::wall_ms();
+        let record = json!({"streamId": "other", "status": "broadcasting", "originAdress": "10.0.0.1",
+            "updateTime": now, "startTime": now - 5000, "mainTrackStreamId": "room-1"});
+        let key = StreamKey { app: "LiveApp".parse().unwrap(), stream: "other".parse().unwrap() };
+        db.set_broadcast(&key, record.as_object().unwrap().clone(), true);
+        let live = api.explain(&ask.replace("cam-7", "other")).await.json();
+
+        assert_eq!((&live["outcome"], &live["blind"]), (&json!("placed"), &json!(false)), "{live}");
+        let record = &live["record"];
+        assert_eq!((&record["live"], &record["status"]), (&json!(true), &json!("broadcasting")));
+        assert_eq!((&record["origin"], &record["origin_node"]), (&json!("10.0.0.1"), &json!("origin-1")));
+        assert_eq!(record["main_track"], "room-1");
+        assert!(record["age_ms"].as_u64().unwrap() < 20_000 && record["updated_at"].as_str().unwrap().ends_with('Z'));
+        // A publish of a live stream goes back to its origin, and says by which rule.
+        let publish = api.explain(&ask.replace("cam-7", "other").replace("play", "publish")).await.json();
+        assert_eq!((&publish["node"], &publish["rule"]), (&json!("origin-1"), &json!("live_on_origin")), "{publish}");
+    }
+
+    #[tokio::test]
+    async fn explain_tells_of_every_node_however_many_there_are() {
+        let nodes: String = (1..=30).map(|n| format!("[[nodes.static]]\naddress = \"10.0.1.{n}\"\n")).collect();
+        let api = Api::over(&format!("[apps]\n\"*\" = {{}}\n{nodes}"), Backing::None, None).await;
+        let answer = api.explain(r#"{"app":"any","stream":"s","kind":"publish"}"#).await.json();
+        let candidates = answer["candidates"].as_array().unwrap();
+        assert_eq!(candidates.len(), 30, "{answer}");
+        assert_eq!((&candidates[0]["verdict"], &candidates[0]["node"]), (&json!("chosen"), &answer["node"]));
+        assert!(candidates.iter().all(|candidate| candidate["why"].as_str().is_some_and(|why| !why.is_empty())));
     }
 
     #[tokio::test]

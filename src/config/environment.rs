@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    problems::{Problems, nearest},
+    problems::Problems,
     raw::{FILE_ONLY, TABLES},
 };
 
@@ -66,7 +66,7 @@ impl Overrides {
 fn warn_of_a_slip(variable: &str, rest: &str, problems: &mut Problems) {
     let Some((table, key)) = rest.split_once('_') else { return };
     let Some((table, keys)) = TABLES.iter().find(|(name, _)| name.eq_ignore_ascii_case(table)) else { return };
-    if let Some(key) = nearest(key, keys).filter(|known| known.len() == key.len()) {
+    if let Some(key) = keys.iter().find(|known| known.eq_ignore_ascii_case(key)) {
         let meant = format!("{PREFIX}{}__{}", table.to_ascii_uppercase(), key.to_ascii_uppercase());
         problems.add(variable, format!("has one underscore between table and key; did you mean {meant}?"));
     }
@@ -108,7 +108,9 @@ mod tests {
 
     #[test]
     fn what_kubernetes_sets_for_a_service_called_forebay_is_not_ours() {
-        let (_, problems) = read(&[("FOREBAY_SERVICE_HOST", "10.0.0.1"), ("FOREBAY_PORT", "tcp://10.0.0.1:5080")]);
-        assert_eq!(problems, "");
+        for variable in ["FOREBAY_SERVICE_HOST", "FOREBAY_PORT", "FOREBAY_PORT_5080_TCP", "FOREBAY_NODES_PORT"] {
+            let (_, problems) = read(&[(variable, "tcp://10.0.0.1:5080")]);
+            assert_eq!(problems, "", "{variable}");
+        }
     }
 }

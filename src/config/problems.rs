@@ -55,7 +55,7 @@ impl fmt::Display for Problems {
 impl std::error::Error for Problems {}
 
 /// The known word that `given` is probably a slip of the pen for: at most one edit per three letters.
-pub(super) fn nearest(given: &str, known: &[&'static str]) -> Option<&'static str> {
+fn nearest(given: &str, known: &[&'static str]) -> Option<&'static str> {
     let given: Vec<char> = given.to_ascii_lowercase().chars().take(LONGEST_GUESSED).collect();
     let (distance, word) =
         known.iter().map(|word| (edits(&given, &word.chars().collect::<Vec<_>>()), *word)).min_by_key(|(d, _)| *d)?;

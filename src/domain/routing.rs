@@ -120,3 +120,111 @@ fn only(node: &NodeView, exclude: &[NodeId]) -> Option<Want> {
     let id = &node.spec.id;
     (node.state.takes_legs() && !exclude.contains(id)).then(|| Want::Only(id.clone()))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Instant};
+
+    use super::*;
+    use crate::domain::{
+        balance::{BalanceSettings, Book, NodeSpec, ProbeOutcome},
+        ids::{NodeAddr, Role},
+        record::Status,
+    };
+
+    fn id(name: &str) -> NodeId {
+        name.parse().unwrap()
+    }
+
+    /// Two origins in zones of their own, and an edge; those named are down.
+    fn cluster(down: &[&str]) -> Book {
+        #[expect(clippy::disallowed_methods, reason = "std has no other way to make an Instant")]
+        let now = Instant::now();
+        let spec = |name: &str, address: &str, role, zone: &str| NodeSpec {
+            id: id(name),
+            address: NodeAddr(address.parse().unwrap()),
+            role,
+            zone: Some(zone.parse().unwrap()),
+            aliases: vec![format!("{name}.example.org").into()],
+            max_publishes: None,
+            max_plays: None,
+        };
+        let mut book = Book::new(BalanceSettings::default());
+        let nodes = [
+            spec("o1", "10.0.1.1:5080", Role::Origin, "a"),
+            spec("o2", "10.0.1.2:5080", Role::Origin, "b"),
+            spec("e1", "10.0.2.1:5080", Role::Edge, "a"),
+        ];
+        book.set_nodes(nodes.into(), now);
+        for name in down {
+            for _ in 0..3 {
+                book.probe(&id(name), ProbeOutcome::Failed("refused".into()), now);
+            }
+        }
+        book
+    }
+
+    fn found(origin: &str, live: bool) -> Lookup {
+        let origin = Some(origin.into()).filter(|_| !origin.is_empty());
+        let is_virtual = origin.is_none();
+        let record =
+            Record { status: Status::Broadcasting, origin, updated_ms: 0, started_ms: 0, is_virtual, main_track: None };
+        Lookup::Found { record: Arc::new(record), live }
+    }
+
+    #[test]
+    fn a_publish_asks_the_first_rule_whose_node_can_take_it() {
+        let (o1, o2, e1) = (id("o1"), id("o2"), id("e1"));
+        let live = found("10.0.1.1", true);
+        // lookup, pin, room's home, already failed, down → rule, node
+        let table: [(&Lookup, Option<&NodeId>, Option<&NodeId>, &[NodeId], &[&str], &str, Option<&str>); 12] = [
+            (&live, Some(&o2), Some(&o2), &[], &[], "live_on_origin", Some("o1")),
+            (&found("o1.example.org", true), None, None, &[], &[], "live_on_origin", Some("o1")),
+            (&found("10.0.2.1", true), None, None, &[], &[], "live_on_origin", Some("e1")),
+            (&live, Some(&o2), None, &[], &["o1"], "pinned", Some("o2")),
+            (&live, Some(&o2), None, &[o1.clone()], &[], "pinned", Some("o2")),
+            (&found("10.0.1.1", false), Some(&o2), None, &[], &[], "pinned", Some("o2")),
+            (&found("192.0.2.7", true), None, Some(&o2), &[], &[], "room_home", Some("o2")),
+            (&Lookup::Missing, Some(&o1), Some(&o2), &[], &["o1"], "room_home", Some("o2")),
+            (&Lookup::Unknown, None, Some(&o2), &[o2.clone()], &[], "policy", None),
+            (&found("", true), None, None, &[], &[], "policy", None),
+            (&Lookup::Missing, None, None, &[], &[], "policy", None),
+            (&Lookup::Missing, Some(&id("gone")), Some(&e1), &[], &["e1"], "policy", None),
+        ];
+        for (row, (lookup, pin, home, exclude, down, rule, node)) in table.into_iter().enumerate() {
+            let book = cluster(down);
+            let want = node.map_or(Want::Publish, |node| Want::Only(id(node)));
+            let asked = publish(lookup, pin, home, exclude, book.view());
+            assert_eq!(asked, PublishRoute { want, rule }, "row {row}");
+        }
+    }
+
+    #[test]
+    fn a_play_follows_its_record_and_waits_only_for_a_store_that_answered() {
+        let place = |zone: Option<&str>, origin: Option<&str>, rule, blind| {
+            let want = Want::Play { origin_zone: zone.map(|zone| zone.parse().unwrap()), origin: origin.map(id) };
+            PlayRoute::Place { want, rule, blind }
+        };
+        let with = |node| PlayRoute::Place { want: Want::Only(id(node)), rule: "with_publisher", blind: false };
+        let o1 = id("o1");
+        // lookup, publisher's node, already failed, down → route
+        let table: [(Lookup, Option<&NodeId>, &[NodeId], &[&str], PlayRoute); 11] = [
+            (found("10.0.1.2", true), None, &[], &[], place(Some("b"), Some("o2"), "by_record", false)),
+            // An origin that is down still says where its edges' copies are near.
+            (found("10.0.1.2", true), None, &[], &["o2"], place(Some("b"), Some("o2"), "by_record", false)),
+            (found("192.0.2.7", true), None, &[], &[], place(None, None, "by_record", false)),
+            (found("", true), None, &[], &[], place(None, None, "by_record", false)),
+            (found("10.0.1.2", false), None, &[], &[], PlayRoute::Wait),
+            (Lookup::Missing, None, &[], &[], PlayRoute::Wait),
+            (Lookup::Unknown, None, &[], &[], place(None, None, "blind", true)),
+            (found("10.0.1.2", true), Some(&o1), &[], &[], with("o1")),
+            (Lookup::Missing, Some(&o1), &[], &[], with("o1")),
+            (Lookup::Missing, Some(&o1), &[], &["o1"], PlayRoute::Wait),
+            (Lookup::Unknown, Some(&o1), std::slice::from_ref(&o1), &[], place(None, None, "blind", true)),
+        ];
+        for (row, (lookup, publisher, exclude, down, expected)) in table.into_iter().enumerate() {
+            let book = cluster(down);
+            assert_eq!(play(&lookup, publisher, exclude, book.view()), expected, "row {row}");
+        }
+    }
+}

@@ -198,7 +198,7 @@ mod tests {
 
     use super::*;
     use crate::domain::{
-        balance::{Legs, LoadView, NodeSpec, NodeState, NodeView},
+        balance::{BalanceSettings, Book, NodeSpec},
         ids::Role,
     };
 
@@ -218,8 +218,9 @@ mod tests {
         }
 
         fn set(&self, nodes: &[(&str, SocketAddr)]) {
-            let nodes = nodes.iter().map(|(id, at)| view(id, *at)).collect();
-            *self.nodes.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(Snapshot { nodes });
+            let mut book = Book::new(BalanceSettings::default());
+            book.set_nodes(nodes.iter().map(|(id, at)| spec(id, *at)).collect(), Instant::now());
+            *self.nodes.lock().unwrap_or_else(PoisonError::into_inner) = book.snapshot();
         }
     }
 
@@ -234,8 +235,8 @@ mod tests {
         }
     }
 
-    fn view(id: &str, at: SocketAddr) -> NodeView {
-        let spec = NodeSpec {
+    fn spec(id: &str, at: SocketAddr) -> NodeSpec {
+        NodeSpec {
             id: id.parse().unwrap(),
             address: NodeAddr(at),
             role: Role::Both,
@@ -243,15 +244,6 @@ mod tests {
             aliases: Vec::new(),
             max_publishes: None,
             max_plays: None,
-        };
-        NodeView {
-            spec: Arc::new(spec),
-            state: NodeState::Serving,
-            reason: "".into(),
-            since: Instant::now(),
-            load: LoadView::default(),
-            legs: Legs::default(),
-            last_error: None,
         }
     }
 

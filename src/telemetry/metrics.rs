@@ -517,32 +517,35 @@ impl Book {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Arc, time::Instant};
+    use std::time::Instant;
 
     use super::*;
     use crate::domain::{
-        balance::{Legs, LoadView, NodeSpec, NodeView},
-        ids::{NodeAddr, Role},
+        balance::{BalanceSettings, Book, NodeSpec, Report, Request, Want},
+        ids::{NodeAddr, Role, StreamKey},
     };
 
-    fn node(id: &str) -> NodeView {
-        NodeView {
-            spec: Arc::new(NodeSpec {
-                id: id.parse().unwrap(),
-                address: NodeAddr("127.0.0.1:5080".parse().unwrap()),
-                role: Role::Edge,
-                zone: None,
-                aliases: Vec::new(),
-                max_publishes: None,
-                max_plays: None,
-            }),
-            state: NodeState::Joining,
-            reason: "".into(),
-            since: Instant::now(),
-            load: LoadView { predicted: 0.5, reported: 0.25, ..LoadView::default() },
-            legs: Legs { publish: 0, play: 7 },
-            last_error: None,
-        }
+    /// One edge that reported a quarter of its CPU and then got a play.
+    fn one_edge() -> Arc<Snapshot> {
+        let now = Instant::now();
+        let spec = NodeSpec {
+            id: "edge-1".parse().unwrap(),
+            address: NodeAddr("127.0.0.1:5080".parse().unwrap()),
+            role: Role::Edge,
+            zone: None,
+            aliases: Vec::new(),
+            max_publishes: None,
+            max_plays: None,
+        };
+        let mut book = Book::new(BalanceSettings::default());
+        book.set_nodes(vec![spec], now);
+        book.report(&"edge-1".parse().unwrap(), Report { cpu: Some(0.25), memory: None, at: now });
+        let stream = StreamKey { app: "LiveApp".parse().unwrap(), stream: "cam-7".parse().unwrap() };
+        let want = Want::Play { origin_zone: None, origin: None };
+        let request =
+            Request { stream: &stream, want, rule: "by_record", kind: Some(Kind::Play), exclude: &[], seed: 1 };
+        book.place(&request, now).unwrap();
+        book.snapshot()
     }
 
     #[test]
@@ -557,7 +560,7 @@ mod tests {
         drop(session);
         metrics.session_closed("client_closed");
         let text = metrics.scrape(
-            &Snapshot { nodes: vec![node("edge-1")] },
+            &one_edge(),
             StoreFacts { up: true, cache_hits: 5, clock_skew_seconds: Some(-0.25), ..StoreFacts::default() },
         );
         for line in [
@@ -567,10 +570,10 @@ mod tests {
             "forebay_legs_open{kind=\"play\",node=\"edge-1\"} 1",
             "forebay_placements_total{kind=\"play\",rule=\"bounded_hash\",result=\"placed\"} 1",
             "forebay_placement_seconds_bucket{le=\"0.005\"} 1",
-            "forebay_node_state{node=\"edge-1\",state=\"joining\"} 1",
+            "forebay_node_state{node=\"edge-1\",state=\"serving\"} 1",
             "forebay_node_state{node=\"edge-1\",state=\"down\"} 0",
-            "forebay_node_load_predicted_ratio{node=\"edge-1\"} 0.5",
-            "forebay_node_legs{node=\"edge-1\",kind=\"play\"} 7",
+            "forebay_node_load_reported_ratio{node=\"edge-1\"} 0.25",
+            "forebay_node_legs{node=\"edge-1\",kind=\"play\"} 1",
             "forebay_store_up 1",
             "forebay_cache_lookups_total{result=\"hit\"} 5",
             "forebay_record_lookups_total{result=\"live\"} 0",
@@ -590,7 +593,7 @@ mod tests {
         let link = metrics.link_opened(&id);
         metrics.link_failed(&id, "lost");
         metrics.probed(&id, false);
-        assert!(metrics.scrape(&Snapshot { nodes: vec![node("edge-1")] }, StoreFacts::default()).contains("edge-1"));
+        assert!(metrics.scrape(&one_edge(), StoreFacts::default()).contains("edge-1"));
 
         let text = metrics.scrape(&Snapshot::default(), StoreFacts::default());
 
@@ -612,7 +615,7 @@ mod tests {
         metrics.message_dropped("x");
         metrics.probed(&id, true);
         metrics.http_answered("x", 200);
-        let text = metrics.scrape(&Snapshot { nodes: vec![node("edge-1")] }, StoreFacts::default());
+        let text = metrics.scrape(&one_edge(), StoreFacts::default());
         let scraped: BTreeSet<(String, String)> = text
             .lines()
             .filter_map(|line| line.strip_prefix("# TYPE "))

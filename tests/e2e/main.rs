@@ -4,4 +4,5 @@
 mod support;
 
 mod demo_nodes;
+mod door;
 mod registry;

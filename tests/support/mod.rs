@@ -4,5 +4,6 @@
 
 pub mod ams_client;
 pub mod mongod;
+pub mod process;
 pub mod str0m_peer;
 pub mod webrtc_peer;

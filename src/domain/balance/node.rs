@@ -1,8 +1,8 @@
-//! What placement knows of a node, and the immutable snapshot of all of them.
+//! What placement knows of one node and shows of it.
 
 use std::{sync::Arc, time::Instant};
 
-use crate::domain::ids::{NodeAddr, NodeId, Role, Zone};
+use crate::domain::ids::{Kind, NodeAddr, NodeId, Role, Zone};
 
 /// A node as configured or discovered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,18 +55,35 @@ pub struct Legs {
     pub play: u32,
 }
 
+impl Legs {
+    /// The legs of one kind.
+    pub fn of(self, kind: Kind) -> u32 {
+        match kind {
+            Kind::Publish => self.publish,
+            Kind::Play => self.play,
+        }
+    }
+
+    pub(super) fn of_mut(&mut self, kind: Kind) -> &mut u32 {
+        match kind {
+            Kind::Publish => &mut self.publish,
+            Kind::Play => &mut self.play,
+        }
+    }
+}
+
 /// A node's load as fractions of its capacity, with its parts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
 pub struct LoadView {
     /// What a leg placed now would find: reported plus what was placed since.
     pub predicted: f32,
-    /// The largest of the parts below at the last report.
+    /// The largest of the parts below: CPU and memory as last reported, legs as they are now.
     pub reported: f32,
     /// CPU, 0 to 1, where reported.
     pub cpu: Option<f32>,
     /// Memory, 0 to 1, where reported.
     pub memory: Option<f32>,
-    /// Legs as a fraction of the configured limits, where there are limits.
+    /// Legs as a fraction of the configured limits (of the kind that is nearer to its own), where there are limits.
     pub legs: Option<f32>,
 }
 
@@ -87,7 +104,7 @@ pub struct NodeView {
     /// Its state.
     pub state: NodeState,
     /// Why it is in this state, for people.
-    pub reason: Box<str>,
+    pub reason: Arc<str>,
     /// Since when.
     pub since: Instant,
     /// Its load.
@@ -95,28 +112,5 @@ pub struct NodeView {
     /// Legs that this door (and, later, others) placed there.
     pub legs: Legs,
     /// The last failure seen of it, for people.
-    pub last_error: Option<Box<str>>,
-}
-
-/// All nodes at one moment, sorted by id. Published whole, so no reader sees half an update.
-#[derive(Debug, Clone, Default)]
-pub struct Snapshot {
-    /// The nodes, sorted by id.
-    pub nodes: Vec<NodeView>,
-}
-
-impl Snapshot {
-    /// Finds a node by its id.
-    pub fn get(&self, id: &NodeId) -> Option<&NodeView> {
-        self.nodes.binary_search_by(|node| node.spec.id.cmp(id)).ok().map(|at| &self.nodes[at])
-    }
-
-    /// Finds a node by what a record calls it: an address, a host, or one of its aliases.
-    pub fn by_ams_name(&self, name: &str) -> Option<&NodeView> {
-        self.nodes.iter().find(|node| {
-            node.spec.aliases.iter().any(|alias| &**alias == name)
-                || node.spec.id.as_str() == name
-                || name.parse() == Ok(node.spec.address.0.ip())
-        })
-    }
+    pub last_error: Option<Arc<str>>,
 }

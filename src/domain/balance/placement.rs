@@ -62,6 +62,26 @@ pub enum Verdict {
     Excluded,
     /// Its role does not take this kind.
     WrongRole,
+    /// Another node was asked for by name.
+    NotAsked,
+}
+
+impl Verdict {
+    pub(super) const COUNT: usize = Self::ALL.len();
+
+    /// All of them, in order of declaration, so that `ALL[v as usize] == v`.
+    pub(super) const ALL: [Self; 10] = [
+        Self::Chosen,
+        Self::Outscored,
+        Self::OtherZone,
+        Self::AboveBound,
+        Self::AtLimit,
+        Self::JoiningTooFast,
+        Self::NotServing,
+        Self::Excluded,
+        Self::WrongRole,
+        Self::NotAsked,
+    ];
 }
 
 /// One node that was looked at.
@@ -82,7 +102,8 @@ pub struct Candidate {
 pub struct Placement {
     /// The chosen node.
     pub node: NodeId,
-    /// The rule that chose it, for people and logs: `least_loaded`, `live_on_origin`, `pinned`, `with_publisher`, …
+    /// The rule that chose it, for people and logs: a policy (`least_loaded`, `two_choices`, `round_robin`, `hash`,
+    /// `bounded_hash`, `home`, `read`) or the rule of a request for one node (`live_on_origin`, `pinned`, …).
     pub rule: &'static str,
     /// The best few candidates, the chosen one first; the rest is in `tally`.
     pub candidates: Vec<Candidate>,
