@@ -327,7 +327,7 @@ mod tests {
         assert_eq!((edge.role, edge.max_plays), (Role::Edge, Some(400)));
         assert_eq!(edge.zone.as_ref().map(|zone| zone.as_str()), Some("b"));
         assert_eq!((origin.role, both.role), (Role::Origin, Role::Both));
-        assert_eq!(edge.address.0, "10.0.2.12:5080".parse().unwrap());
+        assert_eq!(edge.address.0, "10.0.2.12:5080".parse::<SocketAddr>().unwrap());
         assert_eq!(poll.reports.len(), 3);
     }
 
