@@ -42,6 +42,7 @@ async fn a_viewer_gets_the_stream_that_he_asked_for_and_no_other() {
                 "the right stream on each player"
             );
         }
+        viewers.push((viewer, plays));
     }
     let nodes = door.admin_get("/v1/nodes").await;
     let legs = |kind: &str| {
