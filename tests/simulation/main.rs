@@ -1,5 +1,6 @@
 //! Seeded simulations of the pure rooms. A failure names its seed; `FOREBAY_SIMULATION_SEED=<seed>` replays that one, and
 //! `FOREBAY_SIMULATION_SEEDS=<count>` runs more of them.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic, and these print their figures")]
 
 mod placement;
 
