@@ -1,6 +1,14 @@
 //! Checked settings: what the rooms read. A required thing has no `Option`, a range is never empty.
 //!
 //! `raw.rs` mirrors the file and refuses unknown keys; `check.rs` turns it into this and reports every problem by key.
+//! `config/forebay.toml` explains every key with its default.
+
+mod check;
+mod environment;
+mod load;
+mod problems;
+mod raw;
+mod value;
 
 use std::{
     collections::BTreeMap,
@@ -14,6 +22,9 @@ use crate::domain::{
     balance::BalanceSettings,
     ids::{AppName, NodeId, Role, Zone},
 };
+
+pub use load::{known_keys, process_environment};
+pub use problems::{Problem, Problems};
 
 /// Everything one door needs to know.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,5 +1,7 @@
 //! A stream's record as AMS keeps it, cut down to what routing needs, and AMS's rule of liveness.
 
+use std::sync::Arc;
+
 use super::ids::StreamId;
 
 /// AMS's window: a record not refreshed for this long counts as ended (`Broadcast.getStatus`, 2 × 10 s).
@@ -40,7 +42,7 @@ pub struct Record {
     /// The raw status; see [`Record::is_live`].
     pub status: Status,
     /// `originAdress` (sic): a bare host or address. Meaningless unless the record is live (facts/ams.md, trap 2).
-    pub origin: Option<Box<str>>,
+    pub origin: Option<Arc<str>>,
     /// `updateTime`, the writer's clock, ms since the epoch.
     pub updated_ms: i64,
     /// `startTime`, the writer's clock, ms since the epoch: the epoch of this publish.

@@ -8,7 +8,14 @@ use std::{
 use serde_json::{Map, Value};
 use tokio::sync::broadcast;
 
-use crate::domain::ids::StreamKey;
+use super::store::{Bookmark, Change, Feed, NodeRow, NodeStore, Row, StoreError, StreamStore, Subject};
+use crate::{
+    clock,
+    domain::{
+        ids::{AppName, StreamKey},
+        record::{Record, Status},
+    },
+};
 
 /// Changes that a slow listener may be behind; one that lags re-reads what it waits for.
 const CHANGES_KEPT: usize = 1024;
@@ -88,4 +95,75 @@ impl MemoryDb {
     pub fn cluster_nodes(&self) -> Vec<Map<String, Value>> {
         self.lock().nodes.values().cloned().collect()
     }
+}
+
+/// Changes of one app's records in a [`MemoryDb`].
+#[derive(Debug)]
+pub struct MemoryFeed {
+    db: MemoryDb,
+    app: AppName,
+    changes: broadcast::Receiver<StreamKey>,
+}
+
+impl MemoryFeed {
+    pub(super) async fn next(&mut self) -> Result<Option<Change>, StoreError> {
+        match self.changes.recv().await {
+            Ok(key) if key.app != self.app => Ok(None),
+            Ok(key) => Ok(Some(match self.db.find_broadcast(&key) {
+                Some(document) => Change::Put(key.stream, row(&document)),
+                None => Change::Gone(Subject::Stream(key.stream)),
+            })),
+            Err(broadcast::error::RecvError::Lagged(_)) => Ok(Some(Change::Unsure)),
+            Err(broadcast::error::RecvError::Closed) => Err(StoreError::Away("the database is gone".into())),
+        }
+    }
+}
+
+impl StreamStore for MemoryDb {
+    async fn find(&self, key: &StreamKey) -> Result<Option<Row>, StoreError> {
+        Ok(self.find_broadcast(key).as_ref().map(row))
+    }
+
+    async fn watch(&self, app: &AppName, _resume: Option<Bookmark>) -> Result<Feed, StoreError> {
+        Ok(Feed::Memory(MemoryFeed { db: self.clone(), app: app.clone(), changes: self.changes() }))
+    }
+}
+
+impl NodeStore for MemoryDb {
+    async fn nodes(&self) -> Result<Vec<NodeRow>, StoreError> {
+        Ok(self.cluster_nodes().iter().filter_map(node_row).collect())
+    }
+
+    async fn wall_ms(&self) -> Result<i64, StoreError> {
+        Ok(clock::wall_ms())
+    }
+}
+
+fn row(document: &Map<String, Value>) -> Row {
+    let text = |name: &str| document.get(name).and_then(Value::as_str).unwrap_or_default();
+    let number = |name: &str| document.get(name).and_then(Value::as_i64).unwrap_or(0);
+    let origin = text("originAdress");
+    let record = Record {
+        status: Status::from_ams(text("status")),
+        origin: (!origin.is_empty()).then(|| origin.into()),
+        updated_ms: number("updateTime"),
+        started_ms: number("startTime"),
+        is_virtual: document.get("virtual").and_then(Value::as_bool).unwrap_or(false),
+        main_track: text("mainTrackStreamId").parse().ok(),
+    };
+    Row { id: None, record }
+}
+
+fn node_row(document: &Map<String, Value>) -> Option<NodeRow> {
+    let text = |name: &str| document.get(name).and_then(Value::as_str);
+    let number = |name: &str| document.get(name).and_then(Value::as_i64);
+    let percent = |value: &Value| value.as_f64().map(|percent| (percent as f32 / 100.0).clamp(0.0, 1.0));
+    Some(NodeRow {
+        id: text("_id").unwrap_or_default().to_owned(),
+        ip: text("ip").filter(|ip| !ip.is_empty())?.to_owned(),
+        updated_ms: number("lastUpdateTime").unwrap_or(0),
+        cpu: text("cpu").and_then(NodeRow::cpu_fraction).or_else(|| document.get("cpu").and_then(percent)),
+        memory: text("memory").and_then(NodeRow::memory_fraction),
+        db_query_ms: number("dbQueryAveargeTimeMs"),
+    })
 }

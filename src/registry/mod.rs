@@ -1,5 +1,29 @@
 //! What the cluster says of itself: the streams' records and the nodes.
+//!
+//! ```text
+//! sessions ─ look_up / wait_live ─► cache ─ one read per key ─► StreamStore ─► mongo | memory
+//!                                     ▲ ▲                           │
+//!                    hints of the door┘ └──────── watch ◄─ changes ─┘
+//! sessions, health ─ place, probe, … ─► Book ◄─ nodes ◄─ NodeStore (clusternode) + configuration
+//! ```
+//!
+//! With AMS's databases this room only reads; the exception is [`cluster_db`], which is how the demo's nodes write.
 
+mod cache;
 pub mod cluster_db;
+mod facade;
+pub mod facts;
+mod keeper;
+mod link;
 pub mod memory;
 pub mod mongo;
+mod nodes;
+mod pins;
+mod skew;
+mod source;
+pub mod store;
+mod table;
+mod waiters;
+mod watch;
+
+pub use facade::{Backing, Hint, RecordView, Registry, RegistryError, StoreState, StoreStatus, Watching};

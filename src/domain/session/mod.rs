@@ -1,1 +1,234 @@
-//! The state machine of one client.
+//! The state machine of one client: its legs, the links to their nodes, every deadline. See `LIFECYCLE.md`.
+//!
+//! Sans-IO: [`Session::handle`] takes one event and `now`; then [`Session::poll_output`] until it is empty; then
+//! wait for the next event or [`Session::poll_timeout`]. It never blocks, reads no clock and cannot fail: trouble is
+//! an output. After [`Output::Close`] it says nothing any more.
+//!
+//! ```text
+//!  client ──text──► from_client ─┬─► leg (by streamId, kind) ──► ToNode, byte for byte
+//!                                └─► placing ── Place ──► Placed ── Dial ──► LinkUp ──► the command
+//!  node ────text──► from_node ───┬─► its leg moves on ──► ToClient, byte for byte
+//!                                └─► refusal before the first answer ──► placing, elsewhere
+//! ```
+
+mod bucket;
+mod from_client;
+mod from_node;
+mod io;
+mod leg;
+mod link;
+mod placing;
+#[cfg(test)]
+mod tests;
+mod timers;
+
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bucket::Bucket;
+use leg::{Leg, Stage};
+use link::Link;
+
+pub use io::{
+    Ask, CloseReason, DropCause, Fact, Input, LinkLoss, Output, Purpose, RetryCause, SessionSettings, Ticket,
+};
+
+use super::{
+    ids::{Kind, NodeId, StreamId},
+    reject::Reject,
+    signaling,
+};
+
+/// One client's session.
+#[derive(Debug)]
+pub struct Session {
+    settings: Arc<SessionSettings>,
+    legs: Vec<Leg>,
+    links: Vec<Link>,
+    outputs: VecDeque<Output>,
+    tickets: u32,
+    /// Spreads what many sessions would otherwise do at once.
+    seed: u64,
+    bucket: Bucket,
+    bad_messages: u32,
+    client_heard: Instant,
+    client_pings: u32,
+    /// A decided close that waits for its moment.
+    closing: Option<(Instant, CloseReason)>,
+    closed: bool,
+}
+
+/// A leg as others see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LegView {
+    /// The stream.
+    pub stream: StreamId,
+    /// What it does.
+    pub kind: Kind,
+    /// Its node, once it is placed.
+    pub node: Option<NodeId>,
+    /// `placing`, `dialling`, `asked`, `answered` or `live`.
+    pub state: &'static str,
+    /// Since when it is in that state.
+    pub since: Instant,
+}
+
+impl Session {
+    /// A session of a client that has just connected. `seed` spreads its jitter.
+    pub fn new(settings: Arc<SessionSettings>, seed: u64, now: Instant) -> Self {
+        let bucket = Bucket::new(settings.messages_per_second, now);
+        Self {
+            settings,
+            legs: Vec::new(),
+            links: Vec::new(),
+            outputs: VecDeque::new(),
+            tickets: 0,
+            seed,
+            bucket,
+            bad_messages: 0,
+            client_heard: now,
+            client_pings: 0,
+            closing: None,
+            closed: false,
+        }
+    }
+
+    /// Applies one event.
+    pub fn handle(&mut self, input: Input, now: Instant) {
+        if self.closed {
+            return; // a late placement's seat is the shell's to drop: no ticket is open any more
+        }
+        match input {
+            Input::Client(text) => self.on_client(text, now),
+            Input::ClientBinary => self.close(CloseReason::Binary),
+            Input::ClientAlive => self.hear_client(now),
+            Input::ClientGone(reason) | Input::Close(reason) => self.close(reason),
+            Input::EndWithin(limit) => self.end_within(limit, now),
+            Input::Placed { ticket, result } => self.on_placed(ticket, result, now),
+            Input::LinkUp(node) => self.on_link_up(&node, now),
+            Input::LinkDown(node, loss) => self.on_link_down(&node, loss, now),
+            Input::Node(node, text) => self.on_node(&node, text, now),
+            Input::Tick => self.on_tick(now),
+        }
+        if !self.closed {
+            self.settle(now);
+        }
+    }
+
+    /// The next effect, until there is none.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// Whether [`Output::Close`] has been said.
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// The publishes and plays of this session.
+    pub fn legs(&self) -> impl Iterator<Item = LegView> {
+        self.legs.iter().filter_map(|leg| {
+            Some(LegView {
+                stream: leg.stream.clone()?,
+                kind: leg.purpose.kind()?,
+                node: leg.stage.node().cloned(),
+                state: leg.stage.as_str(),
+                since: leg.since,
+            })
+        })
+    }
+
+    /// SDKs come back at once and without jitter of their own (facts/clients.md §0.3), so the door spreads them.
+    fn end_within(&mut self, limit: Duration, now: Instant) {
+        let at = now + limit.mul_f64((self.seed % 1000) as f64 / 1000.0);
+        if self.closing.is_none_or(|(due, _)| at < due) {
+            self.closing = Some((at, CloseReason::Shutdown));
+        }
+    }
+
+    fn hear_client(&mut self, now: Instant) {
+        self.client_heard = now;
+        self.client_pings = 0;
+    }
+
+    fn out(&mut self, output: Output) {
+        self.outputs.push_back(output);
+    }
+
+    fn fact(&mut self, fact: Fact) {
+        self.out(Output::Fact(fact));
+    }
+
+    fn reject(&mut self, reject: Reject, stream: Option<&StreamId>) {
+        self.fact(Fact::Rejected(reject));
+        self.out(Output::ToClient(signaling::error(reject, stream)));
+    }
+
+    fn drop_message(&mut self, cause: DropCause) {
+        self.fact(Fact::Dropped(cause));
+    }
+
+    fn link(&mut self, node: &NodeId) -> Option<&mut Link> {
+        self.links.iter_mut().find(|link| link.node == *node)
+    }
+
+    fn set_stage(&mut self, at: usize, stage: Stage, now: Instant) {
+        if self.legs[at].stage.as_str() != stage.as_str() {
+            self.legs[at].since = now;
+        }
+        self.legs[at].stage = stage;
+    }
+
+    /// Takes a leg out and gives back what was reserved for it.
+    fn remove_leg(&mut self, at: usize) -> Leg {
+        let leg = self.legs.remove(at);
+        if let Some(ticket) = leg.stage.ticket() {
+            self.out(Output::Release(ticket));
+        }
+        if let (Some(kind), Some(stream)) = (leg.purpose.kind(), leg.stream.clone()) {
+            let node = leg.stage.node().cloned();
+            let started = matches!(leg.stage, Stage::Live(..));
+            self.fact(Fact::Ended { kind, stream, node, started });
+        }
+        leg
+    }
+
+    fn hang_up(&mut self, node: &NodeId) {
+        if let Some(at) = self.links.iter().position(|link| link.node == *node) {
+            self.links.remove(at);
+            self.out(Output::HangUp(node.clone()));
+        }
+    }
+
+    /// What follows from any event: links that nobody waits for any more, plays that waited for their publish.
+    fn settle(&mut self, now: Instant) {
+        for at in (0..self.links.len()).rev() {
+            let node = &self.links[at].node;
+            let used = self.legs.iter().any(|leg| leg.is_on(node));
+            if used {
+                self.links[at].unused = None;
+            } else if self.links[at].up {
+                self.links[at].unused.get_or_insert(now);
+            } else {
+                let node = node.clone();
+                self.hang_up(&node);
+            }
+        }
+        self.place_followers(now);
+    }
+
+    fn close(&mut self, reason: CloseReason) {
+        for at in (0..self.legs.len()).rev() {
+            self.remove_leg(at);
+        }
+        for at in (0..self.links.len()).rev() {
+            let node = self.links[at].node.clone();
+            self.hang_up(&node);
+        }
+        self.closed = true;
+        self.out(Output::Close(reason));
+    }
+}

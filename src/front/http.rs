@@ -1,0 +1,90 @@
+//! Routes a request: health first, then the WebSocket of an app, then the demo's page, else 404.
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::Incoming,
+    header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue},
+};
+
+use super::{Front, ws};
+use crate::{
+    domain::ids::{AppName, ClientAddr},
+    health,
+    shutdown::Shutdown,
+};
+
+pub(super) type Answer = Response<Full<Bytes>>;
+
+/// Answers one request. Nothing here waits: health must answer before any lock, queue or store is touched.
+pub(super) fn answer(front: &Front, peer: ClientAddr, shutdown: &Shutdown, request: Request<Incoming>) -> Answer {
+    if let Some(health) = health::answer(request.method().as_str(), request.uri().path(), &front.readiness) {
+        return health_answer(health);
+    }
+    let (route, answer) = match websocket_app(request.uri().path()) {
+        Some(name) => {
+            let known = name.parse::<AppName>().ok().filter(|app| front.apps.get(app).is_some());
+            match known {
+                Some(app) => ("websocket", ws::upgrade(front, app, peer, shutdown, request)),
+                None => ("websocket", plain(StatusCode::NOT_FOUND, "no such app\n")),
+            }
+        }
+        None => ("page", page(front, &request)),
+    };
+    front.metrics.http_answered(route, answer.status().as_u16());
+    answer
+}
+
+fn health_answer(health: health::Answer) -> Answer {
+    let status = StatusCode::from_u16(health.status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+    let mut answer = plain(status, health.body);
+    if let Some(allow) = health.allow {
+        answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+    }
+    answer
+}
+
+/// The app of `/{app}/websocket`. Anything less exact is not signalling.
+fn websocket_app(path: &str) -> Option<&str> {
+    path.strip_prefix('/')?.strip_suffix("/websocket").filter(|app| !app.contains('/'))
+}
+
+fn page(front: &Front, request: &Request<Incoming>) -> Answer {
+    let found = front.pages.and_then(|pages| pages(request.uri().path()));
+    let Some((content_type, bytes)) = found else {
+        return plain(StatusCode::NOT_FOUND, "not found\n");
+    };
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        let mut answer = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
+        answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return answer;
+    }
+    let mut answer = Response::new(Full::new(Bytes::from_static(bytes)));
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    answer
+}
+
+pub(super) fn plain(status: StatusCode, text: &'static str) -> Answer {
+    let mut answer = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_exact_signalling_path_is_signalling() {
+        assert_eq!(websocket_app("/LiveApp/websocket"), Some("LiveApp"));
+        for other in
+            ["/LiveApp/websocket/", "/LiveApp/websocket/signaling", "/a/b/websocket", "/websocketx", "/LiveApp"]
+        {
+            assert_eq!(websocket_app(other), None, "{other}");
+        }
+        assert_eq!(websocket_app("//websocket"), Some(""), "and the empty name is no app");
+    }
+}

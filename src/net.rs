@@ -1,0 +1,66 @@
+//! Sockets as every room wants them: listening with a backlog, and noticing a dead peer in seconds, not hours.
+
+use std::{io, net::SocketAddr, sync::mpsc, thread, time::Duration};
+
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+/// Connections that the kernel holds until they are accepted; beyond it SYNs are dropped and retried by the peer.
+const BACKLOG: i32 = 4096;
+/// An idle connection is probed after this, and this often.
+const KEEPALIVE: Duration = Duration::from_secs(15);
+/// Bytes that nobody acknowledges for so long end the connection (`TCP_USER_TIMEOUT`).
+const UNACKNOWLEDGED: Duration = Duration::from_secs(20);
+
+/// Binds a listener; port 0 picks a free one.
+pub fn listen(bind: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(bind), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if bind.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&bind.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Sets what every connection of the door has: no delay, keepalive, a bound on unacknowledged bytes.
+pub fn tune(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE).with_retries(3))?;
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))
+}
+
+/// Binds a listener and serves it on a thread and a runtime of its own, so that busy rooms cannot delay it. Returns the
+/// real address once it is bound; the thread ends when `stop` is cancelled.
+///
+/// # Errors
+/// The address cannot be bound, or no thread or runtime started.
+pub fn serve_on_thread<S, F>(name: &str, bind: SocketAddr, stop: CancellationToken, serve: S) -> io::Result<SocketAddr>
+where
+    S: FnOnce(TcpListener) -> F + Send + 'static,
+    F: Future,
+{
+    let (tell, bound) = mpsc::sync_channel(1);
+    thread::Builder::new().name(name.to_owned()).spawn(move || {
+        // The runtime lives and dies on this thread: a runtime must not be dropped inside another one.
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(why) => return drop(tell.send(Err(why))),
+        };
+        runtime.block_on(async {
+            match listen(bind).and_then(|listener| Ok((listener.local_addr()?, listener))) {
+                Ok((address, listener)) => {
+                    // Whoever started this may have given up meanwhile; `stop` says so.
+                    let _ = tell.send(Ok(address));
+                    stop.run_until_cancelled(serve(listener)).await;
+                }
+                Err(why) => drop(tell.send(Err(why))),
+            }
+        });
+    })?;
+    bound.recv().unwrap_or_else(|_| Err(io::Error::other("the thread ended before it was bound")))
+}

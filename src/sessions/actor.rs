@@ -1,0 +1,312 @@
+//! One client's task. It holds no policy: it feeds [`Session`] and carries out what that says.
+
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::Sleep,
+};
+use tokio_util::sync::WaitForCancellationFutureOwned;
+use tracing::Instrument;
+
+use super::{
+    Client, SessionSeat, Shared,
+    router::{LegSeat, Seated},
+};
+use crate::{
+    clock,
+    domain::{
+        ids::{AppName, ClientAddr, NodeId, SessionId},
+        reject::Reject,
+        session::{Ask, CloseReason, Input, LinkLoss, Session, Ticket},
+    },
+    telemetry::{metrics::Held, spans},
+    upstream::{DialError, Frame, Socket, SocketEnd},
+};
+
+/// Events that are handled before what they caused is flushed: a burst becomes one system call per socket.
+const BATCH: usize = 16;
+
+/// A session and everything that it holds on to.
+pub(super) struct Actor<C> {
+    pub(super) shared: Arc<Shared>,
+    pub(super) session: Session,
+    pub(super) app: AppName,
+    pub(super) address: ClientAddr,
+    pub(super) path: String,
+    pub(super) host: Option<String>,
+    pub(super) tls: bool,
+    /// `None` once it has ended.
+    pub(super) client: Option<Socket<C>>,
+    pub(super) client_dirty: bool,
+    pub(super) links: Vec<Link>,
+    pub(super) pending: Vec<Pending>,
+    pub(super) seats: Vec<(Ticket, LegSeat, Option<Held>)>,
+    /// Why the session ended, once it has.
+    pub(super) closed: Option<CloseReason>,
+    timer: Pin<Box<Sleep>>,
+    armed: Instant,
+    /// Who is asked first for its next frame, so that neither side can starve the other.
+    client_first: bool,
+    _seat: SessionSeat,
+    _held: Held,
+}
+
+pub(super) struct Link {
+    pub(super) node: NodeId,
+    pub(super) socket: Socket<TcpStream>,
+    pub(super) dirty: bool,
+    _held: Held,
+}
+
+/// Something under way for this session: dropping it cancels it.
+pub(super) enum Pending {
+    Placing(Ticket, Ask, Pin<Box<dyn Future<Output = Result<Seated, Reject>> + Send>>),
+    Dialling(NodeId, Pin<Box<dyn Future<Output = Result<Socket<TcpStream>, DialError>> + Send>>),
+}
+
+/// What the door may ask of all its sessions.
+struct Orders {
+    stop: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Heard once.
+    empty: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+}
+
+/// What the loop wakes for.
+enum Event {
+    Input(Input),
+    Placed(Ticket, Ask, Result<Seated, Reject>),
+    Dialled(NodeId, Result<Socket<TcpStream>, DialError>),
+    /// Nothing more is ready: time to flush.
+    Idle,
+}
+
+pub(super) async fn run<C>(shared: Arc<Shared>, client: Client<C>)
+where
+    C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let id = SessionId(fastrand::u64(..));
+    let span = spans::session(id, &client.app, client.address);
+    let actor = Actor::new(shared, client, id);
+    actor.serve().instrument(span).await;
+}
+
+impl<C> Actor<C>
+where
+    C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    fn new(shared: Arc<Shared>, client: Client<C>, id: SessionId) -> Self {
+        let now = clock::now();
+        let session = Session::new(Arc::clone(&shared.settings), id.0, now);
+        let due = session.poll_timeout().unwrap_or(now);
+        let held = shared.metrics.session_opened();
+        Self {
+            session,
+            shared,
+            app: client.app,
+            address: client.address,
+            path: client.path,
+            host: client.host,
+            tls: client.tls,
+            client: Some(client.socket),
+            client_dirty: false,
+            links: Vec::new(),
+            pending: Vec::new(),
+            seats: Vec::new(),
+            closed: None,
+            timer: Box::pin(tokio::time::sleep_until(due.into())),
+            armed: due,
+            client_first: true,
+            _seat: client.seat,
+            _held: held,
+        }
+    }
+
+    async fn serve(mut self) {
+        let opened = clock::now();
+        tracing::info!("session opened");
+        let mut orders = Orders {
+            stop: Box::pin(self.shared.shutdown.child().cancelled_owned()),
+            empty: Some(Box::pin(self.shared.emptying.clone().cancelled_owned())),
+        };
+        while self.closed.is_none() {
+            self.turn(&mut orders).await;
+        }
+        let reason = self.closed.map_or("", CloseReason::as_str);
+        self.shared.metrics.session_closed(reason);
+        tracing::info!(reason, open_for = ?clock::now().saturating_duration_since(opened), "session closed");
+    }
+
+    /// Handles what is ready, up to a batch, then flushes; waits if nothing is.
+    async fn turn(&mut self, orders: &mut Orders) {
+        for handled in 0..BATCH {
+            let event = poll_fn(|cx| match self.poll_event(cx, orders) {
+                Poll::Pending if handled > 0 => Poll::Ready(Event::Idle),
+                other => other,
+            })
+            .await;
+            let Some(input) = self.digest(event) else { break };
+            self.step(input).await;
+            if self.closed.is_some() {
+                return;
+            }
+        }
+        self.flush().await;
+    }
+
+    async fn step(&mut self, input: Input) {
+        let now = clock::now();
+        self.session.handle(input, now);
+        for (_, seat, _) in &mut self.seats {
+            seat.refresh(now);
+        }
+        while let Some(output) = self.session.poll_output() {
+            self.execute(output).await;
+        }
+        // A timer that fires early costs a look; setting it anew for every message would cost more.
+        if let Some(due) = self.session.poll_timeout()
+            && (due < self.armed || self.armed <= now)
+        {
+            self.armed = due;
+            self.timer.as_mut().reset(due.into());
+        }
+    }
+
+    /// Keeps what belongs to the shell, and turns the rest into the session's input.
+    fn digest(&mut self, event: Event) -> Option<Input> {
+        Some(match event {
+            Event::Idle => return None,
+            Event::Input(input) => input,
+            Event::Placed(ticket, ask, result) => {
+                self.shared.placed(&ask, &result);
+                let result = result.map(|seated| {
+                    let node = seated.seat.node.clone();
+                    let held = seated.seat.kind.map(|kind| self.shared.metrics.leg_opened(kind, &node));
+                    self.seats.push((ticket, seated.seat, held));
+                    node
+                });
+                Input::Placed { ticket, result }
+            }
+            Event::Dialled(node, Ok(socket)) => {
+                self.shared.router.registry().link_ok(&node);
+                let held = self.shared.metrics.link_opened(&node);
+                self.links.push(Link { node: node.clone(), socket, dirty: false, _held: held });
+                Input::LinkUp(node)
+            }
+            Event::Dialled(node, Err(error)) => {
+                tracing::info!(%node, %error, source = std::error::Error::source(&error).map(tracing::field::display), "dial failed");
+                Input::LinkDown(node, error.loss())
+            }
+        })
+    }
+
+    fn poll_event(&mut self, cx: &mut Context<'_>, orders: &mut Orders) -> Poll<Event> {
+        // Shutdown first, then deadlines, then bytes: a chatty client cannot postpone either.
+        if orders.stop.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Event::Input(Input::Close(CloseReason::Shutdown)));
+        }
+        if orders.empty.as_mut().is_some_and(|empty| empty.as_mut().poll(cx).is_ready()) {
+            orders.empty = None;
+            let within = self.shared.empty_within.get().copied().unwrap_or_default();
+            return Poll::Ready(Event::Input(Input::EndWithin(within)));
+        }
+        if self.timer.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Event::Input(Input::Tick));
+        }
+        if let Poll::Ready(event) = self.poll_pending(cx) {
+            return Poll::Ready(event);
+        }
+        self.client_first = !self.client_first;
+        if self.client_first
+            && let Poll::Ready(event) = self.poll_client(cx)
+        {
+            return Poll::Ready(event);
+        }
+        if let Poll::Ready(event) = self.poll_links(cx) {
+            return Poll::Ready(event);
+        }
+        if self.client_first { Poll::Pending } else { self.poll_client(cx) }
+    }
+
+    fn poll_pending(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        for at in 0..self.pending.len() {
+            match &mut self.pending[at] {
+                Pending::Placing(_, _, future) => {
+                    let Poll::Ready(result) = future.as_mut().poll(cx) else { continue };
+                    if let Pending::Placing(ticket, ask, _) = self.pending.swap_remove(at) {
+                        return Poll::Ready(Event::Placed(ticket, ask, result));
+                    }
+                }
+                Pending::Dialling(_, future) => {
+                    let Poll::Ready(result) = future.as_mut().poll(cx) else { continue };
+                    if let Pending::Dialling(node, _) = self.pending.swap_remove(at) {
+                        return Poll::Ready(Event::Dialled(node, result));
+                    }
+                }
+            }
+        }
+        Poll::Pending
+    }
+
+    fn poll_client(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        let Some(client) = &mut self.client else { return Poll::Pending };
+        client.poll_frame(cx).map(|frame| {
+            Event::Input(match frame {
+                Ok(Frame::Text(text)) => {
+                    self.shared.metrics.message_in();
+                    Input::Client(text)
+                }
+                Ok(Frame::Binary) => Input::ClientBinary,
+                Ok(Frame::Alive) => Input::ClientAlive,
+                Err(end) => Input::ClientGone(self.client_ended(end)),
+            })
+        })
+    }
+
+    fn poll_links(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        for at in 0..self.links.len() {
+            // Nodes send no binary frames; their WebSocket pings are answered by the library: on to the next frame.
+            while let Poll::Ready(frame) = self.links[at].socket.poll_frame(cx) {
+                let node = self.links[at].node.clone();
+                match frame {
+                    Ok(Frame::Text(text)) => return Poll::Ready(Event::Input(Input::Node(node, text))),
+                    Ok(Frame::Binary | Frame::Alive) => {}
+                    Err(end) => {
+                        self.links.swap_remove(at);
+                        return Poll::Ready(Event::Input(Input::LinkDown(node, loss(end))));
+                    }
+                }
+            }
+        }
+        Poll::Pending
+    }
+
+    /// The client's socket has failed: how the session shall read it, and whether a close frame still makes sense.
+    pub(super) fn client_ended(&mut self, end: SocketEnd) -> CloseReason {
+        if matches!(end, SocketEnd::Closed | SocketEnd::Io | SocketEnd::Slow) {
+            self.client = None;
+        }
+        match end {
+            SocketEnd::Closed => CloseReason::ClientClosed,
+            SocketEnd::Io => CloseReason::ClientLost,
+            SocketEnd::Slow => CloseReason::ClientSlow,
+            SocketEnd::TooLarge => CloseReason::TooLarge,
+            SocketEnd::Protocol => CloseReason::Protocol,
+        }
+    }
+}
+
+pub(super) fn loss(end: SocketEnd) -> LinkLoss {
+    match end {
+        SocketEnd::Closed => LinkLoss::Closed,
+        SocketEnd::Io | SocketEnd::TooLarge | SocketEnd::Protocol => LinkLoss::Io,
+        SocketEnd::Slow => LinkLoss::Slow,
+    }
+}

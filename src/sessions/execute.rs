@@ -1,0 +1,138 @@
+//! Output → IO.
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::actor::{Actor, Pending, loss};
+use crate::{
+    domain::{
+        ids::NodeId,
+        session::{Ask, CloseReason, Input, LinkLoss, Output, Ticket},
+        signaling::Text,
+    },
+    upstream::{self, Dial, SocketEnd},
+};
+
+impl<C> Actor<C>
+where
+    C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    /// Carries out one output. A socket that fails here becomes the session's next input.
+    pub(super) async fn execute(&mut self, output: Output) {
+        match output {
+            Output::ToClient(text) => {
+                let Some(client) = &mut self.client else { return };
+                self.client_dirty = true;
+                self.shared.metrics.message_out();
+                let sent = client.feed(text).await;
+                self.client_sent(sent);
+            }
+            Output::PingClient => {
+                let Some(client) = &mut self.client else { return };
+                self.client_dirty = true;
+                let sent = client.feed_ping().await;
+                self.client_sent(sent);
+            }
+            Output::ToNode(node, text) => self.send_to_node(&node, text).await,
+            Output::Dial(node) => self.dial(node),
+            Output::HangUp(node) => self.hang_up(&node),
+            Output::Place(ticket, ask) => self.place(ticket, ask),
+            Output::Release(ticket) => self.release(ticket),
+            Output::Fact(fact) => self.shared.report(&self.app, fact),
+            Output::Close(reason) => self.close(reason).await,
+        }
+    }
+
+    /// Sends what was fed since the last flush.
+    pub(super) async fn flush(&mut self) {
+        for at in (0..self.links.len()).rev() {
+            let link = &mut self.links[at];
+            if std::mem::take(&mut link.dirty)
+                && let Err(end) = link.socket.flush().await
+            {
+                self.link_failed(at, end);
+            }
+        }
+        if std::mem::take(&mut self.client_dirty)
+            && let Some(client) = &mut self.client
+        {
+            let sent = client.flush().await;
+            self.client_sent(sent);
+        }
+        // What failed above is told now; its consequences are flushed in the next turn.
+        while let Some(output) = self.session.poll_output() {
+            self.execute(output).await;
+        }
+    }
+
+    fn client_sent(&mut self, sent: Result<(), SocketEnd>) {
+        if let Err(end) = sent {
+            let reason = self.client_ended(end);
+            self.session.handle(Input::ClientGone(reason), crate::clock::now());
+        }
+    }
+
+    async fn send_to_node(&mut self, node: &NodeId, text: Text) {
+        let Some(at) = self.links.iter().position(|link| link.node == *node) else { return };
+        let link = &mut self.links[at];
+        link.dirty = true;
+        if let Err(end) = link.socket.feed(text).await {
+            self.link_failed(at, end);
+        }
+    }
+
+    fn link_failed(&mut self, at: usize, end: SocketEnd) {
+        let link = self.links.swap_remove(at);
+        self.session.handle(Input::LinkDown(link.node, loss(end)), crate::clock::now());
+    }
+
+    fn dial(&mut self, node: NodeId) {
+        let Some(address) = self.shared.router.registry().snapshot().get(&node).map(|node| node.spec.address) else {
+            return self.session.handle(Input::LinkDown(node, LinkLoss::Connect), crate::clock::now());
+        };
+        let dial = upstream::dial(Dial {
+            address,
+            path: self.path.clone(),
+            client: self.address.0.ip(),
+            host: self.host.clone(),
+            tls: self.tls,
+            limit: self.shared.dial,
+            limits: self.shared.link_limits,
+        });
+        self.pending.push(Pending::Dialling(node, Box::pin(dial)));
+    }
+
+    /// Ends a link. Its close handshake runs on its own, bounded, so that the session need not wait for it.
+    fn hang_up(&mut self, node: &NodeId) {
+        self.pending.retain(|pending| !matches!(pending, Pending::Dialling(dialled, _) if dialled == node));
+        if let Some(at) = self.links.iter().position(|link| link.node == *node) {
+            let mut socket = self.links.swap_remove(at).socket;
+            self.shared.shutdown.spawn(async move {
+                if socket.flush().await.is_ok() {
+                    socket.close(1000, "").await;
+                }
+            });
+        }
+    }
+
+    fn place(&mut self, ticket: Ticket, ask: Ask) {
+        let (shared, app, asked, seed) = (self.shared.clone(), self.app.clone(), ask.clone(), fastrand::u64(..));
+        let placing = async move { shared.router.place(&app, &asked, seed).await };
+        self.pending.push(Pending::Placing(ticket, ask, Box::pin(placing)));
+    }
+
+    fn release(&mut self, ticket: Ticket) {
+        self.pending.retain(|pending| !matches!(pending, Pending::Placing(placing, ..) if *placing == ticket));
+        self.seats.retain(|(seated, ..)| *seated != ticket);
+    }
+
+    async fn close(&mut self, reason: CloseReason) {
+        self.closed = Some(reason);
+        self.pending.clear();
+        self.seats.clear();
+        if let Some(mut client) = self.client.take()
+            && client.flush().await.is_ok()
+        {
+            client.close(reason.code(), reason.as_str()).await;
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Runs sessions: one task per client, which moves bytes and starts timers while `domain::session` decides.
+//!
+//! ```text
+//!  front ── Client ──► Sessions::run ──► actor: select over shutdown, timer, placements, dials, links, client
+//!                                          │ Output                     ▲ Input
+//!                                          ▼                            │
+//!                       execute: sockets (upstream) · router (registry) · report (metrics, log, hints)
+//! ```
+
+mod actor;
+mod execute;
+mod index;
+mod report;
+mod router;
+
+use std::{
+    net::IpAddr,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
+
+pub use index::{Full, Occupancy, SessionSeat};
+
+use crate::{
+    config::Config,
+    domain::{
+        ids::{AppName, ClientAddr},
+        session::SessionSettings,
+        signaling,
+    },
+    registry::Registry,
+    shutdown::Shutdown,
+    telemetry::metrics::Metrics,
+    upstream::{Socket, SocketLimits},
+};
+
+/// A client whose WebSocket is up.
+pub struct Client<C> {
+    /// The app that it asked for.
+    pub app: AppName,
+    /// Its address.
+    pub address: ClientAddr,
+    /// The path with its query, which its links repeat.
+    pub path: String,
+    /// The `Host` that it asked for.
+    pub host: Option<String>,
+    /// Whether it came over TLS.
+    pub tls: bool,
+    /// Its socket.
+    pub socket: Socket<C>,
+    /// Its seat, taken before the upgrade.
+    pub seat: SessionSeat,
+}
+
+/// Everything that sessions share.
+#[derive(Debug, Clone)]
+pub struct Sessions {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    settings: Arc<SessionSettings>,
+    link_limits: SocketLimits,
+    client_limits: SocketLimits,
+    dial: Duration,
+    router: router::Router,
+    occupancy: Occupancy,
+    metrics: Metrics,
+    shutdown: Shutdown,
+    /// Cancelled when the door empties itself; `empty_within` is set before that.
+    emptying: CancellationToken,
+    empty_within: OnceLock<Duration>,
+}
+
+impl Sessions {
+    /// Sessions that are placed by `registry`; `over_limit` hears when the last seat is taken, and when one is free again.
+    pub fn new(
+        config: &Config,
+        registry: Registry,
+        metrics: Metrics,
+        over_limit: Arc<dyn Fn(bool) + Send + Sync>,
+        shutdown: Shutdown,
+    ) -> Self {
+        let signaling = &config.signaling;
+        let settings = SessionSettings {
+            give_up: signaling.give_up,
+            attempt: signaling.attempt,
+            confirm: MOVE_CONFIRM,
+            max_to_node: signaling.max_to_node,
+            max_legs: config.limits.legs_per_session,
+            messages_per_second: config.limits.messages_per_second,
+            with_publisher: signaling.conference_with_publisher,
+            ice_servers: signaling::ice_server_config(
+                &signaling.stun_uri,
+                &signaling.turn_username,
+                &signaling.turn_credential.0,
+            ),
+        };
+        let limits = |max_message| SocketLimits { max_message, write_timeout: config.limits.write_timeout };
+        Self {
+            shared: Arc::new(Shared {
+                settings: Arc::new(settings),
+                link_limits: limits(MAX_FROM_NODE),
+                client_limits: limits(signaling.max_message),
+                dial: signaling.dial,
+                router: router::Router::new(registry, config.play.wait),
+                occupancy: Occupancy::new(config.limits.sessions, config.limits.sessions_per_client, over_limit),
+                metrics,
+                shutdown,
+                emptying: CancellationToken::new(),
+                empty_within: OnceLock::new(),
+            }),
+        }
+    }
+
+    /// Takes a seat for a client that wants to connect, or says which limit is reached.
+    pub fn seat(&self, client: IpAddr) -> Result<SessionSeat, Full> {
+        self.shared.occupancy.seat(client)
+    }
+
+    /// Sessions that are open now.
+    pub fn open(&self) -> usize {
+        self.shared.occupancy.open()
+    }
+
+    /// Ends all sessions, spread over `limit`, and waits for it.
+    pub async fn drain(&self, limit: Duration) {
+        self.shared.empty_within.get_or_init(|| limit);
+        self.shared.emptying.cancel();
+        let all_gone = async {
+            while self.open() > 0 {
+                tokio::time::sleep(EMPTY_LOOK).await;
+            }
+        };
+        // Who has not gone by then is closed by the shutdown that follows.
+        let _ = tokio::time::timeout(limit + EMPTY_LOOK, all_gone).await;
+    }
+
+    /// Bounds of a client's socket.
+    pub fn client_limits(&self) -> SocketLimits {
+        self.shared.client_limits
+    }
+
+    /// Runs one client until its socket ends.
+    pub async fn run<C>(&self, client: Client<C>)
+    where
+        C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        actor::run(Arc::clone(&self.shared), client).await;
+    }
+}
+
+/// A moved leg is confirmed within this, or its client is asked to come again (design.md §5).
+const MOVE_CONFIRM: Duration = Duration::from_secs(8);
+/// How often a door that empties itself looks whether it is empty.
+const EMPTY_LOOK: Duration = Duration::from_millis(100);
+/// The largest message that a node may send: AMS states no cap for its own offers (facts/ams.md, trap 29).
+const MAX_FROM_NODE: usize = 1024 * 1024;

@@ -1,0 +1,102 @@
+//! What a session's facts become: metrics, log lines, and what the registry is told.
+
+use super::{Shared, router::Seated};
+use crate::{
+    domain::{
+        ids::{AppName, Kind, NodeId, StreamKey},
+        reject::Reject,
+        session::{Ask, Fact, LinkLoss},
+    },
+    registry::Hint,
+};
+
+impl Shared {
+    pub(super) fn report(&self, app: &AppName, fact: Fact) {
+        let (registry, metrics) = (self.router.registry(), &self.metrics);
+        match fact {
+            Fact::Answered { purpose, node, took } => {
+                tracing::debug!(purpose = purpose.as_str(), %node, ?took, "node answered");
+                if purpose.kind().is_some() {
+                    metrics.placement_took(took);
+                }
+            }
+            Fact::Started { kind, stream, node } => {
+                tracing::info!(kind = kind.as_str(), %stream, %node, "started");
+                if kind == Kind::Publish {
+                    registry.hint(&StreamKey { app: app.clone(), stream }, Hint::Started { node });
+                }
+            }
+            Fact::Ended { kind, stream, node, started } => {
+                tracing::info!(kind = kind.as_str(), %stream, node = node.as_ref().map(tracing::field::display), started, "ended");
+                if let (Kind::Publish, Some(node), true) = (kind, node, started) {
+                    registry.hint(&StreamKey { app: app.clone(), stream }, Hint::Ended { node });
+                }
+            }
+            Fact::LinkLost(node, loss) => self.link_lost(&node, loss),
+            Fact::NodeFull(node) => {
+                tracing::info!(%node, "node refused for want of resources");
+                registry.refused(&node);
+            }
+            Fact::Retried(purpose, cause) => {
+                tracing::info!(purpose = purpose.as_str(), cause = cause.as_str(), "asked elsewhere");
+                metrics.retried(cause.as_str());
+            }
+            Fact::Moving(kind) => tracing::info!(kind = kind.as_str(), "moving a live leg"),
+            Fact::Moved { kind, node, took } => {
+                tracing::info!(kind = kind.as_str(), %node, ?took, "moved");
+            }
+            Fact::MoveFailed(kind) => {
+                tracing::warn!(
+                    kind = kind.as_str(),
+                    "a live leg could not be moved: its client is asked to come again"
+                );
+            }
+            Fact::Rejected(reject) => {
+                tracing::debug!(reject = reject.as_str(), "rejected");
+                metrics.rejected(reject.as_str());
+            }
+            Fact::Dropped(cause) => {
+                tracing::debug!(cause = cause.as_str(), "message dropped");
+                metrics.message_dropped(cause.as_str());
+            }
+        }
+    }
+
+    pub(super) fn link_lost(&self, node: &NodeId, loss: LinkLoss) {
+        tracing::info!(%node, cause = loss.as_str(), "link lost");
+        if loss.is_failure() {
+            self.metrics.link_failed(node, loss.as_str());
+            self.router.registry().link_failed(node, loss.as_str());
+        }
+    }
+
+    pub(super) fn placed(&self, ask: &Ask, result: &Result<Seated, Reject>) {
+        let purpose = ask.purpose.as_str();
+        let stream = ask.stream.as_ref().map(tracing::field::display);
+        match result {
+            Ok(Seated { placement, blind, .. }) => {
+                tracing::info!(
+                    purpose,
+                    stream,
+                    node = %placement.node,
+                    rule = placement.rule,
+                    blind,
+                    candidates = ?placement.candidates,
+                    tally = ?placement.tally,
+                    "placed"
+                );
+                if *blind {
+                    self.metrics.placed_blind();
+                }
+            }
+            Err(reject) => tracing::info!(purpose, stream, reject = reject.as_str(), "not placed"),
+        }
+        if let Some(kind) = ask.purpose.kind() {
+            let (rule, outcome) = match result {
+                Ok(seated) => (seated.placement.rule, "placed"),
+                Err(reject) => ("none", reject.as_str()),
+            };
+            self.metrics.placed(kind, rule, outcome);
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! Answers a session's question to placement: looks up, routes, reserves. The decisions are `domain::routing`'s and
+//! `domain::balance`'s; here they are fed.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    clock,
+    domain::{
+        balance::{Placement, Request, Want},
+        ids::{AppName, Kind, NodeId, StreamId, StreamKey},
+        reject::Reject,
+        routing::{self, PlayRoute},
+        session::{Ask, Purpose},
+    },
+    registry::Registry,
+};
+
+/// Rooms and peers keep their pin by saying so this often; it lasts 30 s.
+const PIN_REFRESH: Duration = Duration::from_secs(10);
+
+#[derive(Debug)]
+pub(super) struct Router {
+    registry: Registry,
+    play_wait: Duration,
+    /// Held from the look at a pin to its writing, so that two publishes of one id cannot both find none.
+    pinning: Mutex<()>,
+}
+
+/// A placement, and what it reserved.
+#[derive(Debug)]
+pub(super) struct Seated {
+    pub(super) placement: Placement,
+    pub(super) blind: bool,
+    pub(super) seat: LegSeat,
+}
+
+/// The place of one leg on a node. Dropping it gives the reservation back.
+#[derive(Debug)]
+pub(super) struct LegSeat {
+    registry: Registry,
+    pub(super) node: NodeId,
+    pub(super) kind: Option<Kind>,
+    /// A pin that lives as long as the leg.
+    pin: Option<(StreamKey, Instant)>,
+}
+
+impl LegSeat {
+    /// Keeps the leg's pin alive; cheap when it is not due.
+    pub(super) fn refresh(&mut self, now: Instant) {
+        if let Some((key, at)) = &mut self.pin
+            && *at + PIN_REFRESH <= now
+        {
+            *at = now;
+            self.registry.set_pin(key, &self.node);
+        }
+    }
+}
+
+impl Drop for LegSeat {
+    fn drop(&mut self) {
+        if let Some(kind) = self.kind {
+            self.registry.leg_ended(&self.node, kind);
+        }
+    }
+}
+
+impl Router {
+    pub(super) fn new(registry: Registry, play_wait: Duration) -> Self {
+        Self { registry, play_wait, pinning: Mutex::default() }
+    }
+
+    pub(super) fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Places one leg. `seed` breaks ties; `fallback` is the key of an errand that names no stream.
+    pub(super) async fn place(&self, app: &AppName, ask: &Ask, seed: u64) -> Result<Seated, Reject> {
+        let key = |stream: &StreamId| StreamKey { app: app.clone(), stream: stream.clone() };
+        match (&ask.stream, ask.purpose) {
+            (Some(stream), Purpose::Publish) => self.publish(key(stream), ask.room.as_ref().map(key), ask, seed).await,
+            (Some(stream), Purpose::Play) => self.play(key(stream), ask, seed).await,
+            (Some(stream), Purpose::Peer | Purpose::Room) => self.home(key(stream), ask, seed),
+            (Some(stream), Purpose::Errand) => self.errand(&key(stream), ask, seed),
+            (None, _) => {
+                let anywhere = format!("{seed:x}").parse().map_err(|_| Reject::NoStreamId)?;
+                self.errand(&key(&anywhere), ask, seed)
+            }
+        }
+    }
+
+    async fn publish(&self, key: StreamKey, room: Option<StreamKey>, ask: &Ask, seed: u64) -> Result<Seated, Reject> {
+        let lookup = self.registry.look_up(&key).await;
+        let _pinning = self.pinning.lock().unwrap_or_else(PoisonError::into_inner);
+        let pin = self.registry.pin(&key);
+        let home = room.as_ref().and_then(|room| self.registry.pin(room));
+        let snapshot = self.registry.snapshot();
+        let route = routing::publish(&lookup, pin.as_ref(), home.as_ref(), &ask.avoid, &snapshot);
+        drop(snapshot);
+        let mut request = Request {
+            stream: &key,
+            want: route.want,
+            rule: route.rule,
+            kind: Some(Kind::Publish),
+            exclude: &ask.avoid,
+            seed,
+        };
+        let placed = self.registry.place(&request).or_else(|refused| match request.want {
+            Want::Only(_) => {
+                request.want = Want::Publish;
+                self.registry.place(&request)
+            }
+            _ => Err(refused),
+        });
+        let placement = placed.map_err(|_| Reject::Busy)?;
+        self.registry.set_pin(&key, &placement.node);
+        if let Some(room) = &room
+            && home.is_none()
+        {
+            self.registry.set_pin(room, &placement.node);
+        }
+        Ok(self.seated(placement, Some(Kind::Publish), room, false))
+    }
+
+    async fn play(&self, key: StreamKey, ask: &Ask, seed: u64) -> Result<Seated, Reject> {
+        let with_publisher = ask.with_publisher.as_ref();
+        let mut lookup = self.registry.look_up(&key).await;
+        let mut route = routing::play(&lookup, with_publisher, &ask.avoid, &self.registry.snapshot());
+        if route == PlayRoute::Wait {
+            let until = ask.until.min(clock::now() + self.play_wait);
+            lookup = self.registry.wait_live(&key, until).await;
+            route = routing::play(&lookup, with_publisher, &ask.avoid, &self.registry.snapshot());
+        }
+        let PlayRoute::Place { want, rule, blind } = route else {
+            return Err(Reject::NoSuchStream);
+        };
+        let request = Request { stream: &key, want, rule, kind: Some(Kind::Play), exclude: &ask.avoid, seed };
+        let placement = self.registry.place(&request).map_err(|_| Reject::Busy)?;
+        Ok(self.seated(placement, Some(Kind::Play), None, blind))
+    }
+
+    /// Where the peers of `join`, or the members of a room, meet: the pin, else the rendezvous hash over origins.
+    fn home(&self, key: StreamKey, ask: &Ask, seed: u64) -> Result<Seated, Reject> {
+        let _pinning = self.pinning.lock().unwrap_or_else(PoisonError::into_inner);
+        let pin = self.registry.pin(&key).filter(|node| !ask.avoid.contains(node));
+        let wants = pin.map(|node| (Want::Only(node), "pinned")).into_iter().chain([(Want::Home, "home")]);
+        for (want, rule) in wants {
+            let request = Request { stream: &key, want, rule, kind: None, exclude: &ask.avoid, seed };
+            if let Ok(placement) = self.registry.place(&request) {
+                self.registry.set_pin(&key, &placement.node);
+                return Ok(self.seated(placement, None, Some(key), false));
+            }
+        }
+        Err(Reject::Busy)
+    }
+
+    fn errand(&self, key: &StreamKey, ask: &Ask, seed: u64) -> Result<Seated, Reject> {
+        let request = Request { stream: key, want: Want::Read, rule: "read", kind: None, exclude: &ask.avoid, seed };
+        let placement = self.registry.place(&request).map_err(|_| Reject::Busy)?;
+        Ok(self.seated(placement, None, None, false))
+    }
+
+    /// From here on, giving up gives the reservation back.
+    fn seated(&self, placement: Placement, kind: Option<Kind>, pin: Option<StreamKey>, blind: bool) -> Seated {
+        let pin = pin.map(|key| (key, clock::now()));
+        let seat = LegSeat { registry: self.registry.clone(), node: placement.node.clone(), kind, pin };
+        Seated { placement, blind, seat }
+    }
+}

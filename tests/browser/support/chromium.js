@@ -1,0 +1,38 @@
+// Debian's Chromium, headless, with a profile of its own that is gone afterwards.
+
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import puppeteer from "puppeteer-core";
+
+const FLAGS = [
+  "--no-sandbox", // tests run as root in containers
+  "--disable-gpu",
+  "--disable-quic",
+  "--no-first-run",
+  "--disable-background-networking",
+  "--disable-component-update",
+  "--disable-sync",
+  "--use-fake-device-for-media-stream",
+  "--use-fake-ui-for-media-stream",
+  "--allow-loopback-in-peer-connection", // without it Chromium gathers no loopback candidate
+  "--autoplay-policy=no-user-gesture-required",
+];
+const LAUNCH_WITHIN_MS = 30_000;
+
+/** Starts a browser; resolves with puppeteer's browser and with `close`, which leaves nothing behind. */
+export async function startChromium() {
+  const profile = await mkdtemp(join(tmpdir(), "forebay-chromium-"));
+  const browser = await puppeteer.launch({
+    executablePath: process.env.CHROMIUM_BIN ?? "/usr/bin/chromium",
+    headless: true,
+    args: FLAGS,
+    userDataDir: profile,
+    timeout: LAUNCH_WITHIN_MS,
+  });
+  const close = async () => {
+    await browser.close();
+    await rm(profile, { recursive: true, force: true, maxRetries: 5 });
+  };
+  return { browser, close };
+}

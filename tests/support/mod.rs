@@ -1,0 +1,9 @@
+//! What the end-to-end tests share: a real mongod, and clients that speak AMS signalling over two different WebRTC
+//! implementations.
+#![allow(dead_code, unreachable_pub, missing_docs)] // each test uses its own part of this
+
+pub mod ams_client;
+pub mod mongod;
+pub mod process;
+pub mod str0m_peer;
+pub mod webrtc_peer;
