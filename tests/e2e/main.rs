@@ -3,6 +3,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod cluster;
 mod demo_nodes;
 mod door;
+mod outages;
 mod registry;
