@@ -31,7 +31,7 @@ async fn a_pushed_change_reaches_the_cache_without_a_read() {
     rig.write(&key, json!({ "status": "finished" })).await;
     rig.until(&key, "the end", is_ended).await;
     eprintln!("slowest of 20 moves: {slowest:?} after the write");
-    assert!(slowest < Duration::from_secs(1), "{slowest:?}");
+    assert!(slowest < Duration::from_secs(2), "{slowest:?}");
     assert_eq!(rig.registry.facts().store_reads.get(), reads, "nothing was read again");
 
     rig.db.delete_broadcast(&key).await.unwrap();
@@ -58,7 +58,7 @@ async fn a_server_without_change_streams_is_served_by_expiry() {
     assert_eq!(rig.registry.store_state().watching, Watching::Expiry);
     rig.write(&key, json!({ "status": "finished" })).await;
     let after = rig.until(&key, "the end", is_ended).await;
-    assert!(after > Duration::from_secs(1) && after < Duration::from_secs(4), "fresh for 3 s, took {after:?}");
+    assert!(after > Duration::from_secs(1) && after < Duration::from_secs(10), "fresh for 3 s, took {after:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -139,7 +139,7 @@ async fn a_dropped_collection_makes_every_record_doubtful() {
     database.collection::<Document>("broadcast").drop().await.unwrap();
     let begun = Instant::now();
     rig.until(&key, "it is gone", |lookup| *lookup == Lookup::Missing).await;
-    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     rig.write(&key, live("10.0.1.12", 0)).await;
     rig.until(&key, "the new collection is followed", |lookup| is_live_on(lookup, "10.0.1.12")).await;
 }
