@@ -135,8 +135,7 @@ export class Ams {
 /** One published or played stream. `on.state(state, text)`, `on.media(stream)`, `on.up()`, `on.word(text)`. */
 class Leg {
   constructor(ams, kind, stream, media, on) {
-    Object.assign(this, { ams, kind, stream, media, on });
-    this.asked = performance.now();
+    Object.assign(this, { ams, kind, stream, media, on, early: [] });
   }
 
   /** Asks for the stream, from the beginning. */
@@ -207,6 +206,8 @@ class Leg {
     if (!FINAL.has(definition)) return this.#again(words, ASK_AGAIN);
     clearTimeout(this.timer);
     this.#forget();
+    this.over = true;
+    this.ams.drop(this);
     this.on.state("bad", words);
   }
 
@@ -301,7 +302,7 @@ class Leg {
   }
 
   async #candidate(candidate) {
-    if (!this.pc?.remoteDescription) { if (this.early?.length < 100) this.early.push(candidate); return; }
+    if (!this.pc?.remoteDescription) { if (this.early.length < 100) this.early.push(candidate); return; }
     try { await this.pc.addIceCandidate(candidate); } catch { /* one that this browser cannot use; others will do */ }
   }
 }
