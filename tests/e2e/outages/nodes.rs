@@ -1,0 +1,187 @@
+//! Nodes killed with SIGKILL and frozen with SIGSTOP, while legs are being placed and while they live.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+
+use crate::support::{
+    ams_client::{Leg, Plan, Socket},
+    cluster::{Place, Processes, WATCHDOG, asked, eventually, moving, mute, offers, starts},
+    mongod::Shape,
+};
+
+/// A door that notices a dead node after about 2 s by its own probes, as an operator in a hurry sets it.
+const QUICK_PROBES: [(&str, &str); 1] = [("FOREBAY_HEALTH__PROBE_INTERVAL", "500ms")];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publish_on_a_node_that_freezes_or_dies_before_its_answer_starts_elsewhere_within_the_watchdog() {
+    let mut cluster = Processes::start(Shape::Standalone, &[(Place::OriginA, 1), (Place::OriginB, 1)], &[]).await;
+    let (lost, left) = (cluster.id(Place::OriginA, 1), cluster.id(Place::OriginB, 1));
+    // One client with a link to each origin, and some that have none yet.
+    let linked = cluster.door.open().await;
+    let first = [asked(&linked, Plan::publish("p1")).await.0, asked(&linked, Plan::publish("p2")).await.0];
+    assert_eq!(cluster.door.legs("publish").await, [(lost.clone(), 1), (left.clone(), 1)].into(), "one each");
+    let unlinked = cluster.door.open_many(4).await;
+
+    cluster.freeze(&lost);
+    let clients = std::iter::repeat_n(&linked, 4).chain(&unlinked);
+    let publishes = clients.enumerate().map(|(n, client)| async move {
+        let stream = format!("frozen-{n}");
+        asked(client, Plan::publish(&stream)).await
+    });
+    let frozen = join_all(publishes).await;
+    let times: Vec<Duration> = frozen.iter().map(|(_, took)| *took).collect();
+    println!("start after, with one of two origins frozen: {times:?}");
+    assert!(times.iter().all(|took| *took < WATCHDOG), "{times:?}");
+    assert!(cluster.door.total("forebay_retries_total").await >= 1.0, "some had been placed on the frozen node");
+    assert_eq!(cluster.door.legs("publish").await[&left], 9);
+
+    // Commands that the frozen node will never read, cut short by its end.
+    let last: Vec<Leg> = (0..2).map(|n| unlinked[n].begin(Plan::publish(&format!("killed-{n}")), mute)).collect();
+    let killed = Instant::now();
+    cluster.kill(&lost);
+    for leg in &last {
+        leg.until("a start", |report| starts(report) == 1).await;
+    }
+    // The leg that had its answer from the dead node gets another one, on the same socket.
+    let moved =
+        async { eventually("a second start", async || first.iter().any(|leg| starts(&leg.report()) == 2)).await };
+    moved.await;
+    println!("all legs have a start {:?} after the kill", killed.elapsed());
+    assert!(killed.elapsed() < WATCHDOG);
+    assert_eq!(cluster.door.legs("publish").await, [(left.clone(), 12)].into());
+    assert!(linked.report().closed.is_none(), "the client's socket stays up");
+
+    cluster.restart(Place::OriginA, 1).await;
+    let back = cluster.door.until_state(&lost, &["joining", "serving"]).await;
+    println!(
+        "{} {back:?} after its restart: {}",
+        cluster.door.node(&lost).await["state"],
+        cluster.door.node(&lost).await["reason"]
+    );
+    let mut n = 0;
+    eventually("the node that came back gets a leg", async || {
+        n += 1;
+        asked(&linked, Plan::publish(&format!("back-{n}"))).await;
+        cluster.door.legs("publish").await.contains_key(&lost)
+    })
+    .await;
+    assert_eq!(cluster.door.total("forebay_rejects_total").await, 0.0, "nobody was refused anything");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn live_plays_leave_an_edge_that_dies_or_freezes_and_it_comes_back() {
+    let edges = [Place::EdgeA, Place::EdgeA, Place::EdgeA].into_iter().zip(1..);
+    let nodes: Vec<_> = std::iter::once((Place::OriginA, 1)).chain(edges).collect();
+    let mut cluster = Processes::start(Shape::Standalone, &nodes, &QUICK_PROBES).await;
+    let publisher = cluster.door.open().await;
+    publisher.begin(Plan::publish("s"), moving).until_has("publish_started").await;
+    let viewer = cluster.door.open().await;
+    let play = viewer.begin(Plan::play("s"), moving);
+    play.until_has("play_started").await;
+    play.until_more_video(10).await;
+
+    let first = only_leg(&cluster).await;
+    let killed = Instant::now();
+    cluster.kill(&first);
+    until_moved(&play, 2).await;
+    println!("an edge was killed: media again after {:?}", killed.elapsed());
+    let second = only_leg(&cluster).await;
+    assert_ne!(first, second);
+
+    cluster.freeze(&second);
+    let frozen = Instant::now();
+    // Another viewer comes while the door still takes the frozen edge for alive.
+    let (newcomer, took) = asked(&cluster.door.open().await, Plan::play("s")).await;
+    println!("a play whose edge had just frozen: an offer after {took:?}");
+    assert!(took < WATCHDOG, "{took:?}");
+    until_moved(&play, 3).await;
+    println!("an edge froze: media again after {:?}", frozen.elapsed());
+    assert_eq!(offers(&newcomer.report()), 1);
+    assert!(viewer.report().closed.is_none() && publisher.report().closed.is_none(), "the sockets stay up");
+
+    cluster.door.until_state(&second, &["down"]).await;
+    cluster.thaw(&second);
+    let back = cluster.door.until_state(&second, &["joining", "serving"]).await;
+    let node = cluster.door.node(&second).await;
+    println!("thawed, and {} after {back:?}: {}", node["state"], node["reason"]);
+    cluster.door.until_state(&second, &["serving"]).await;
+    let place = edges_of(&cluster).into_iter().find(|(id, _)| *id == first).expect("it is one of the three").1;
+    cluster.restart(Place::EdgeA, place).await;
+    cluster.door.until_state(&first, &["serving"]).await;
+    assert_eq!(cluster.door.explain("play", "s").await["node"], first, "its streams come home by hash");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_live_publish_leaves_an_origin_that_dies_or_freezes_and_its_plays_follow() {
+    let nodes = [(Place::OriginA, 1), (Place::OriginB, 1), (Place::EdgeA, 1), (Place::EdgeB, 1)];
+    let mut cluster = Processes::start(Shape::Standalone, &nodes, &QUICK_PROBES).await;
+    let publisher = cluster.door.open().await;
+    let publish = publisher.begin(Plan::publish("s"), moving);
+    publish.until_has("publish_started").await;
+    let home = cluster.door.legs("publish").await.into_keys().next().expect("it was placed");
+    let (near, far) = ((Place::OriginA, Place::EdgeA), (Place::OriginB, Place::EdgeB));
+    let (here, there) = if home == cluster.id(near.0, 1) { (near, far) } else { (far, near) };
+    let other = cluster.id(there.0, 1);
+    plays_from(&cluster, here.1).await;
+
+    let killed = Instant::now();
+    cluster.kill(&home);
+    publish.until("another start", |report| starts(report) == 2).await;
+    println!("an origin was killed: a new start after {:?}", killed.elapsed());
+    publish.until("it has started again", |report| report.count("publish_started") == 2).await;
+    println!("an origin was killed: publish_started again after {:?}", killed.elapsed());
+    assert_eq!(cluster.door.legs("publish").await, [(other.clone(), 1)].into());
+    plays_from(&cluster, there.1).await;
+
+    cluster.restart(here.0, 1).await;
+    cluster.door.until_state(&home, &["joining", "serving"]).await;
+    let frozen = Instant::now();
+    cluster.freeze(&other);
+    publish.until("a third start", |report| starts(report) == 3).await;
+    println!("an origin froze: a new start after {:?}", frozen.elapsed());
+    publish.until("it has started again", |report| report.count("publish_started") == 3).await;
+    plays_from(&cluster, here.1).await;
+
+    cluster.thaw(&other);
+    cluster.door.until_state(&other, &["joining", "serving"]).await;
+    // What it still had of the stream ends there, and changes nothing where the stream lives now.
+    plays_from(&cluster, here.1).await;
+    assert!(publisher.report().closed.is_none(), "the publisher's socket stayed up");
+    assert_eq!(starts(&publish.report()), 3);
+}
+
+/// The node of the only play that there is.
+async fn only_leg(cluster: &Processes) -> String {
+    let legs = cluster.door.legs("play").await;
+    assert_eq!(legs.values().sum::<u64>(), 1, "{legs:?}");
+    legs.into_keys().next().expect("just counted")
+}
+
+fn edges_of(cluster: &Processes) -> Vec<(String, u8)> {
+    (1..=3).map(|number| (cluster.id(Place::EdgeA, number), number)).collect()
+}
+
+/// Waits until a play has its `nth` offer answered and media from there.
+async fn until_moved(play: &Leg, nth: usize) {
+    play.until("an offer of another edge", |report| offers(report) == nth).await;
+    play.until("play_started again", |report| report.count("play_started") == nth).await;
+    play.until_more_video(10).await;
+}
+
+/// A new viewer gets media, from the edge of this zone.
+async fn plays_from(cluster: &Processes, edge: Place) {
+    let edge = cluster.id(edge, 1);
+    // The record follows its stream a moment later, and the edge believes the old one for 3 s.
+    eventually("the record names the stream's new home", async || {
+        cluster.door.explain("play", "s").await["node"] == edge
+    })
+    .await;
+    let viewer: Socket = cluster.door.open().await;
+    let play = viewer.begin(Plan::play("s"), moving);
+    play.until_more_video(5).await;
+    let legs = cluster.door.legs("play").await;
+    assert!(legs.contains_key(&edge), "{edge} has none of {legs:?}");
+    play.stop();
+    play.until_has("play_finished").await;
+}
