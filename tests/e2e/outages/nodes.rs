@@ -19,8 +19,12 @@ async fn a_publish_on_a_node_that_freezes_or_dies_before_its_answer_starts_elsew
     let (lost, left) = (cluster.id(Place::OriginA, 1), cluster.id(Place::OriginB, 1));
     // One client with a link to each origin, and some that have none yet.
     let linked = cluster.door.open().await;
-    let first = [asked(&linked, Plan::publish("p1")).await.0, asked(&linked, Plan::publish("p2")).await.0];
-    assert_eq!(cluster.door.legs("publish").await, [(lost.clone(), 1), (left.clone(), 1)].into(), "one each");
+    let mut first = Vec::new();
+    // Near ties are broken at random, but not for long.
+    while cluster.door.legs("publish").await.len() < 2 {
+        first.push(asked(&linked, Plan::publish(&format!("first-{}", first.len()))).await.0);
+    }
+    let on_lost = cluster.door.legs("publish").await[&lost];
     let unlinked = cluster.door.open_many(4).await;
 
     cluster.freeze(&lost);
@@ -34,7 +38,8 @@ async fn a_publish_on_a_node_that_freezes_or_dies_before_its_answer_starts_elsew
     println!("start after, with one of two origins frozen: {times:?}");
     assert!(times.iter().all(|took| *took < WATCHDOG), "{times:?}");
     assert!(cluster.door.total("forebay_retries_total").await >= 1.0, "some had been placed on the frozen node");
-    assert_eq!(cluster.door.legs("publish").await[&left], 9);
+    let legs = cluster.door.legs("publish").await;
+    assert_eq!((legs[&lost], legs[&left]), (on_lost, first.len() as u64 - on_lost + 8), "those without an answer left");
 
     // Commands that the frozen node will never read, cut short by its end.
     let last: Vec<Leg> = (0..2).map(|n| unlinked[n].begin(Plan::publish(&format!("killed-{n}")), mute)).collect();
@@ -43,13 +48,14 @@ async fn a_publish_on_a_node_that_freezes_or_dies_before_its_answer_starts_elsew
     for leg in &last {
         leg.until("a start", |report| starts(report) == 1).await;
     }
-    // The leg that had its answer from the dead node gets another one, on the same socket.
-    let moved =
-        async { eventually("a second start", async || first.iter().any(|leg| starts(&leg.report()) == 2)).await };
-    moved.await;
+    // A leg that had its answer from the dead node gets another one, on the same socket.
+    eventually("second starts", async || {
+        first.iter().filter(|leg| starts(&leg.report()) == 2).count() as u64 == on_lost
+    })
+    .await;
     println!("all legs have a start {:?} after the kill", killed.elapsed());
     assert!(killed.elapsed() < WATCHDOG);
-    assert_eq!(cluster.door.legs("publish").await, [(left.clone(), 12)].into());
+    assert_eq!(cluster.door.legs("publish").await, [(left.clone(), first.len() as u64 + 10)].into());
     assert!(linked.report().closed.is_none(), "the client's socket stays up");
 
     cluster.restart(Place::OriginA, 1).await;
@@ -115,7 +121,7 @@ async fn live_plays_leave_an_edge_that_dies_or_freezes_and_it_comes_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_live_publish_leaves_an_origin_that_dies_or_freezes_and_its_plays_follow() {
     let nodes = [(Place::OriginA, 1), (Place::OriginB, 1), (Place::EdgeA, 1), (Place::EdgeB, 1)];
-    let mut cluster = Processes::start(Shape::Standalone, &nodes, &QUICK_PROBES).await;
+    let mut cluster = Processes::start(Shape::ReplicaSet, &nodes, &QUICK_PROBES).await;
     let publisher = cluster.door.open().await;
     let publish = publisher.begin(Plan::publish("s"), moving);
     publish.until_has("publish_started").await;
@@ -172,9 +178,10 @@ async fn until_moved(play: &Leg, nth: usize) {
 /// A new viewer gets media, from the edge of this zone.
 async fn plays_from(cluster: &Processes, edge: Place) {
     let edge = cluster.id(edge, 1);
-    // The record follows its stream a moment later, and the edge believes the old one for 3 s.
-    eventually("the record names the stream's new home", async || {
-        cluster.door.explain("play", "s").await["node"] == edge
+    // An edge that is asked before the record has followed its stream believes the old one for 3 s.
+    eventually("the record names the stream's home", async || {
+        let explained = cluster.door.explain("play", "s").await;
+        explained["node"] == edge && explained["record"]["hinted"] == false
     })
     .await;
     let viewer: Socket = cluster.door.open().await;

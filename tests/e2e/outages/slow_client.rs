@@ -13,7 +13,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
 
 use crate::support::{
-    ams_client::Plan,
+    ams_client::{Plan, SocketReport},
     cluster::{Door, Nodes, asked, eventually},
 };
 
@@ -50,10 +50,9 @@ async fn a_client_that_stops_reading_is_closed_with_a_reason_and_costs_the_other
     let mut largest = memory;
     eventually("the slow client is closed", async || {
         largest = largest.max(door.resident_mib());
-        let asked_at = Instant::now();
+        let (asked_at, pongs) = (Instant::now(), pongs(&other.report()));
         other.say(json!({ "command": "ping" }));
-        let pongs = other.report().messages.len();
-        other.until("a pong", |report| report.messages.len() > pongs).await;
+        other.until("a pong", |report| self::pongs(report) > pongs).await;
         assert!(asked_at.elapsed() < Duration::from_secs(1), "another client waits: {:?}", asked_at.elapsed());
         door.metric("forebay_sessions_closed_total{reason=\"client_slow\"}").await == Some(1.0)
     })
@@ -70,6 +69,10 @@ async fn a_client_that_stops_reading_is_closed_with_a_reason_and_costs_the_other
     println!("{read} of {} bytes had left the door", ANSWER * QUESTIONS);
     assert!(read < ANSWER * QUESTIONS, "the rest was never kept");
     eventually("its socket and its link are gone", async || door.descriptors() <= descriptors + 1).await;
+}
+
+fn pongs(report: &SocketReport) -> usize {
+    report.messages.iter().filter(|message| message["command"] == "pong").count()
 }
 
 /// The kernel would take megabytes for a client that does not read.
