@@ -168,6 +168,7 @@ pub async fn run_node(options: NodeOptions, db: ClusterDb, shutdown: &Shutdown) 
     let listener = listen(options.bind)?;
     let address = local(&listener)?;
     let node = Node::new(options, address, db);
+    node.records.app_started().await;
     node.records.node_alive(node.options.id.as_str(), node.cpu()).await;
     let ready = format!("ready node={} http=http://{address} pid={}\n", node.options.id, std::process::id());
     let mut out = std::io::stdout().lock();
@@ -194,6 +195,7 @@ async fn begin(
     shutdown: &Shutdown,
 ) -> Arc<Node> {
     let node = Node::new(options.clone(), address, db.clone());
+    node.records.app_started().await;
     node.records.node_alive(options.id.as_str(), node.cpu()).await;
     let (served, stopper, stop) = (Arc::clone(&node).serve(listener), Arc::clone(&node), shutdown.clone());
     shutdown.spawn(async move {

@@ -3,5 +3,5 @@
 
 mod nodes;
 mod shutdown;
-mod slow_client;
+mod slow_peers;
 mod store;
