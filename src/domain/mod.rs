@@ -11,5 +11,6 @@ pub mod limits;
 pub mod record;
 pub mod reject;
 pub mod routing;
+pub mod sdp;
 pub mod session;
 pub mod signaling;
