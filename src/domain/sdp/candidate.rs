@@ -125,7 +125,8 @@ pub fn acceptable(candidate: &Candidate<'_>, node_ports: &RangeInclusive<u16>) -
         Host::Name(name) if is_host_name(name) && !is_local(name) => None,
         Host::Ip(IpAddr::V6(_)) | Host::Name(_) => return None,
     };
-    usable.then(|| NodeCandidate { port: candidate.port, address, ufrag: candidate.ufrag.map(Into::into) })
+    let ufrag = candidate.ufrag.map(Into::into);
+    usable.then_some(NodeCandidate { port: candidate.port, address, ufrag, section: None })
 }
 
 /// Reads the `candidate` field of a node's `takeCandidate`.

@@ -201,6 +201,7 @@ impl<'a> Outline<'a> {
                 let Some(mut one) = parse_candidate(line).and_then(|one| acceptable(&one, node_ports)) else {
                     continue;
                 };
+                one.section = Some(at);
                 one.ufrag = self.ice(at).ufrag.map(Into::into).or(one.ufrag);
                 if !found.contains(&one) {
                     found.push(one);
