@@ -62,3 +62,32 @@ fn v6(before: Option<u8>, run: &str) -> Option<Ipv6Addr> {
     let begun = ended.strip_prefix(':').filter(|rest| !rest.starts_with(':')).unwrap_or(ended);
     begun.parse().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(text: &str) -> Vec<String> {
+        leaks(text, &["198.51.100.10".parse().unwrap()]).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn addresses_are_found_wherever_they_stand() {
+        assert_eq!(found("c=IN IP4 10.0.0.1\r\na=rtcp:9 IN IP6 fe80::1"), ["10.0.0.1", "fe80::1"]);
+        assert_eq!(found("a=x:10.0.0.1:500 [fd00::2]:9 10.0.0.1"), ["fd00::2", "10.0.0.1"]);
+        assert_eq!(found("a=candidate:fe80::1"), ["fe80::1"]);
+        assert_eq!(found("a=x:::ffff:10.0.0.1"), ["10.0.0.1"]);
+        assert_eq!(found("a=x 010.000.0.1."), ["10.0.0.1"]);
+        assert_eq!(found(r#"{"sdp":"v=0\r\nc=IN IP4 10.0.0.1\r\n"}"#), ["10.0.0.1"]);
+    }
+
+    #[test]
+    fn what_only_looks_like_an_address_is_none() {
+        let fingerprint = "a=fingerprint:sha-256 8E:73:D2:A1:1D:AF:F0:8C:4D:E8:09:AD:70:F4:3A:8D";
+        for text in [fingerprint, "a=x 1.2.3", "a=x 1.2.3.256", "a=x 1.2.3.4.5", "a=fmtp:96 apt=97", "a=extmap:1 a:b"] {
+            assert_eq!(found(text), [""; 0], "{text}");
+        }
+        assert_eq!(found("s=on 10.0.0.1\r\ni=and 10.0.0.2\r\n"), [""; 0], "free text");
+        assert_eq!(found("c=IN IP4 0.0.0.0\r\no=- 1 1 IN IP4 127.0.0.1\r\na=x 198.51.100.10"), [""; 0]);
+    }
+}
