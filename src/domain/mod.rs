@@ -10,6 +10,7 @@ pub mod ids;
 pub mod limits;
 pub mod record;
 pub mod reject;
+pub mod relay;
 pub mod routing;
 pub mod session;
 pub mod signaling;
