@@ -51,6 +51,7 @@ impl Shared {
                     "a live leg could not be moved: its client is asked to come again"
                 );
             }
+            Fact::BadDescription(error) => tracing::info!(%error, "a description that cannot be relayed"),
             Fact::Rejected(reject) => {
                 tracing::debug!(reject = reject.as_str(), "rejected");
                 metrics.rejected(reject.as_str());

@@ -37,7 +37,7 @@ impl ClientKey {
 }
 
 /// A transport as signalling knows it when the node's description has been seen.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TransportSpec {
     /// Its name from here on.
     pub id: TransportId,
@@ -61,7 +61,7 @@ pub struct TransportSpec {
 }
 
 /// What sessions tell a relay thread.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// A new transport.
     Open(TransportSpec),

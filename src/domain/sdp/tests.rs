@@ -114,7 +114,10 @@ fn a_node_that_offers_several_interfaces_is_read_as_it_means_it() {
     assert_eq!(offer.port_of(0, None, ip("10.0.1.20")), Some(51044), "the node's own address is preferred");
     assert_eq!(offer.port_of(0, None, ip("10.0.1.99")), Some(51012), "else the first");
     let head: Vec<_> = out.lines().skip(1).take(8).filter(|line| !line.starts_with("a=")).collect();
-    assert_eq!(head, ["o=- 4611731400430051336 2 IN IP4 127.0.0.1", "s=-", "t=0 0", "m=video 9 UDP/TLS/RTP/SAVPF 96 97"]);
+    assert_eq!(
+        head,
+        ["o=- 4611731400430051336 2 IN IP4 127.0.0.1", "s=-", "t=0 0", "m=video 9 UDP/TLS/RTP/SAVPF 96 97"]
+    );
     let at = out.find("a=candidate").unwrap();
     assert!(out[..at].ends_with("a=ssrc:305419896 cname:Vq0Tg4Z2HDEEmRzU\r\n"), "at the end of the tagged section");
 }
@@ -252,7 +255,8 @@ fn more_than_the_named_limits_is_refused() {
     assert_eq!(with(candidate, MAX_CANDIDATES + 1), Err(SdpError::TooManyCandidates));
     assert_eq!(with(&(section.to_owned() + &candidate.repeat(MAX_CANDIDATES)), 1), Ok(()));
     assert_eq!(with("a", MAX_SDP), Err(SdpError::TooLarge));
-    for line in ["hello\r\n", " a=x\r\n", "A=x\r\n", "m=audio\r\n", "m=audio 9\r\n", "m=audio x RTP 0\r\n", "a=x\0\r\n"] {
+    for line in ["hello\r\n", " a=x\r\n", "A=x\r\n", "m=audio\r\n", "m=audio 9\r\n", "m=audio x RTP 0\r\n", "a=x\0\r\n"]
+    {
         assert_eq!(with(line, 1), Err(SdpError::Malformed), "{line:?}");
     }
     assert_eq!(with("m=audio 65536 RTP 0\r\n", 1), Err(SdpError::Malformed));

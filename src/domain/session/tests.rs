@@ -33,9 +33,10 @@ impl Bench {
             messages_per_second: 100,
             with_publisher: true,
             ice_servers: signaling::ice_server_config("", "", ""),
+            relay: None,
         };
         let now = Instant::now();
-        Self { session: Session::new(Arc::new(settings), 1, now), now, said: Vec::new() }
+        Self { session: Session::new(Arc::new(settings), SessionId(1), now), now, said: Vec::new() }
     }
 
     fn take(&mut self, input: Input) -> &mut Self {
@@ -61,7 +62,7 @@ impl Bench {
             _ => None,
         });
         let ticket = ticket.expect("placement was asked");
-        self.take(Input::Placed { ticket, result: Ok(id(node)) })
+        self.take(Input::Placed { ticket, result: Ok(placed(node)) })
     }
 
     fn up(&mut self, node: &str) -> &mut Self {
@@ -95,6 +96,10 @@ impl Bench {
 
 fn id(node: &str) -> NodeId {
     node.parse().unwrap()
+}
+
+fn placed(node: &str) -> Placed {
+    Placed { node: id(node), address: IpAddr::from([10, 0, 1, 1]) }
 }
 
 fn to_client(text: &str) -> Output {
@@ -137,7 +142,7 @@ fn a_stop_cancels_a_leg_that_is_still_being_placed() {
     let mut bench = Bench::new();
     bench.client(PUBLISH).client(STOP);
     assert!(bench.said().contains(&Output::Release(Ticket(1))));
-    bench.take(Input::Placed { ticket: Ticket(1), result: Ok(id("o1")) });
+    bench.take(Input::Placed { ticket: Ticket(1), result: Ok(placed("o1")) });
     assert_eq!(bench.said(), [], "a late placement starts nothing");
 }
 
@@ -269,7 +274,7 @@ fn a_conference_play_follows_its_publish_even_while_that_is_being_placed() {
     bench.client(PUBLISH);
     bench.client(r#"{"command":"play","streamId":"room","userPublishId":"s"}"#);
     assert_eq!(bench.said.iter().filter(|output| matches!(output, Output::Place(..))).count(), 1);
-    bench.take(Input::Placed { ticket: Ticket(1), result: Ok(id("o2")) });
+    bench.take(Input::Placed { ticket: Ticket(1), result: Ok(placed("o2")) });
     let asks: Vec<_> = bench
         .said()
         .into_iter()
@@ -414,7 +419,7 @@ fn a_door_that_empties_itself_ends_its_sessions_spread_over_the_time_it_has() {
     let ends: Vec<_> = (0..10)
         .map(|seed| {
             let mut bench = Bench::new();
-            bench.session.seed = seed * 100;
+            bench.session.id = SessionId(seed * 100);
             let begin = bench.now;
             bench.take(Input::EndWithin(Duration::from_secs(10)));
             let due = bench.session.poll_timeout().map(|due| due - begin);

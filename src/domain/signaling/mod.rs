@@ -6,7 +6,7 @@ mod codec;
 mod message;
 mod rewrite;
 
-pub use codec::{decode_client, decode_node, first_ufrag, media_kinds};
+pub use codec::{decode_client, decode_node, first_ufrag, media_kinds, trickle_place};
 pub use message::{BadMessage, ClientCommand, ClientMessage, NodeCommand, NodeMessage, Notice, Refusal, SdpType, Text};
 pub use rewrite::{replace_string_field, string_field};
 
