@@ -124,8 +124,11 @@ pub async fn run_demo_node(options: cli::DemoNode) -> Result<(), AppError> {
         traits: defaults.traits,
     };
     let mut signals = Signals::new()?;
+    let ending = shutdown.clone();
+    // Asked to end, the node says so to its clients and ends its records before it is gone.
+    let mut running = shutdown.spawn(async move { demo::run_node(node, db, &ending).await });
     tokio::select! {
-        ran = demo::run_node(node, db, &shutdown) => ran.map_err(unavailable),
+        ran = &mut running => ran.map_err(unavailable)?.map_err(unavailable),
         _ = signals.next() => {
             shutdown.finish(QUICK_END).await;
             Ok(())

@@ -192,6 +192,21 @@ impl Mongod {
     }
 }
 
+impl Drop for Mongod {
+    fn drop(&mut self) {
+        let Some(child) = self.child.as_mut() else { return };
+        if child.start_kill().is_err() {
+            return; // it has ended already
+        }
+        // Gone before its directory is removed, else it would write into what is left.
+        let gone = |child: &mut Child| !matches!(child.try_wait(), Ok(None));
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while !gone(child) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
 /// The server to run: `FOREBAY_TEST_MONGOD`, else the one that `tests/run` installs.
 fn binary() -> PathBuf {
     let installed = || Path::new(env!("CARGO_MANIFEST_DIR")).join(".test-tools/mongod/fiftyone/db/bin/mongod");
