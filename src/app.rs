@@ -12,6 +12,7 @@ use crate::{
     domain::ids::AppName,
     front::{self, Front, Pages},
     health::{Prober, Readiness, listener},
+    media::Media,
     net,
     registry::{Backing, Registry, cluster_db::ClusterDb, memory::MemoryDb, mongo::MongoClusterDb},
     sessions::Sessions,
@@ -79,6 +80,8 @@ pub async fn run_demo(options: cli::Demo) -> Result<(), AppError> {
     let mut config = Config::demo();
     config.listen = vec![config::Listen { bind: options.listen }];
     config.admin.bind = options.admin;
+    config.media.bind = options.media.ip();
+    config.media.ports = ports(options.media.port());
     start_logs(&config)?;
     let shutdown = Shutdown::new();
     let (db, backing) = match &options.mongo {
@@ -141,6 +144,11 @@ async fn connect(uri: &str) -> Result<MongoClusterDb, AppError> {
     MongoClusterDb::connect(uri, databases).await.map_err(unavailable)
 }
 
+/// `--media` sets the first port of the pair; the second is the next one, for the next generation of the process.
+fn ports(first: u16) -> Vec<u16> {
+    if first == 0 { vec![0] } else { vec![first, first.saturating_add(1)] }
+}
+
 fn fixed(node: demo::DemoNode) -> StaticNode {
     StaticNode {
         id: node.id,
@@ -177,6 +185,8 @@ fn unavailable(error: impl std::error::Error) -> AppError {
 struct Door {
     http: Vec<SocketAddr>,
     admin: SocketAddr,
+    /// Where media is relayed; absent: nowhere.
+    media: Option<SocketAddr>,
     readiness: Readiness,
     sessions: Sessions,
     lame_duck: Duration,
@@ -207,7 +217,12 @@ impl Door {
         Prober::start(&config.health, registry.clone(), metrics.clone(), shutdown);
         let full = readiness.clone();
         let over_limit = Arc::new(move |over| full.set_over_limit(over));
-        let sessions = Sessions::new(&config, registry.clone(), metrics.clone(), over_limit, shutdown.clone());
+        let media = match config.media.mode {
+            config::MediaMode::Relay => Some(Media::start(&config.media, metrics.clone(), shutdown).map_err(unavailable)?),
+            config::MediaMode::Direct => None,
+        };
+        let relayed = media.as_ref().map(Media::address);
+        let sessions = Sessions::new(&config, registry.clone(), metrics.clone(), media, over_limit, shutdown.clone());
         let apps = Arc::new(config.apps.clone());
         let state =
             AdminState { registry, metrics: metrics.clone(), apps: Arc::clone(&apps), play_wait: config.play.wait };
@@ -227,7 +242,7 @@ impl Door {
         }
         readiness.started();
         let config::ShutdownConfig { lame_duck, deadline } = config.shutdown;
-        Ok(Self { http, admin, readiness, sessions, lame_duck, deadline })
+        Ok(Self { http, admin, media: relayed, readiness, sessions, lame_duck, deadline })
     }
 
     /// Prints the one line of stdout.
@@ -235,7 +250,8 @@ impl Door {
         let http = self.http.first().map_or_else(String::new, |address| format!("http://{address}"));
         let (admin, pid) = (self.admin, std::process::id());
         let mut stdout = std::io::stdout().lock();
-        writeln!(stdout, "ready http={http} admin=http://{admin} media=direct pid={pid}")?;
+        let media = self.media.map_or_else(|| "direct".to_owned(), |address| format!("udp://{address}"));
+        writeln!(stdout, "ready http={http} admin=http://{admin} media={media} pid={pid}")?;
         stdout.flush()?;
         Ok(())
     }
