@@ -218,7 +218,9 @@ impl Door {
         let full = readiness.clone();
         let over_limit = Arc::new(move |over| full.set_over_limit(over));
         let media = match config.media.mode {
-            config::MediaMode::Relay => Some(Media::start(&config.media, metrics.clone(), shutdown).map_err(unavailable)?),
+            config::MediaMode::Relay => {
+                Some(Media::start(&config.media, metrics.clone(), shutdown).map_err(unavailable)?)
+            }
             config::MediaMode::Direct => None,
         };
         let relayed = media.as_ref().map(Media::address);

@@ -18,6 +18,8 @@ mod io;
 mod leg;
 mod link;
 mod media;
+#[cfg(test)]
+mod media_tests;
 mod placing;
 #[cfg(test)]
 mod tests;

@@ -8,22 +8,26 @@ use std::{
 use super::*;
 use crate::domain::signaling::Text;
 
-const PUBLISH: &str = r#"{"command":"publish","streamId":"s"}"#;
-const PLAY: &str = r#"{"command":"play","streamId":"s"}"#;
-const STOP: &str = r#"{"command":"stop","streamId":"s"}"#;
-const START: &str = r#"{"command":"start","streamId":"s"}"#;
+pub(super) const PUBLISH: &str = r#"{"command":"publish","streamId":"s"}"#;
+pub(super) const PLAY: &str = r#"{"command":"play","streamId":"s"}"#;
+pub(super) const STOP: &str = r#"{"command":"stop","streamId":"s"}"#;
+pub(super) const START: &str = r#"{"command":"start","streamId":"s"}"#;
 const OFFER: &str = r#"{"command":"takeConfiguration","streamId":"s","type":"offer","sdp":"a=ice-ufrag:pub\r\nm=audio 9\r\nm=video 9"}"#;
 const ANSWER: &str = r#"{"command":"takeConfiguration","streamId":"s","type":"answer","sdp":"a=ice-ufrag:pla\r\n"}"#;
 
 /// A session with its clock, and what it has said since it was last asked.
-struct Bench {
+pub(super) struct Bench {
     session: Session,
     now: Instant,
     said: Vec<Output>,
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
+        Self::with(None)
+    }
+
+    pub(super) fn with(relay: Option<Arc<RelaySide>>) -> Self {
         let settings = SessionSettings {
             give_up: Duration::from_millis(2700),
             attempt: Duration::from_millis(1200),
@@ -33,13 +37,13 @@ impl Bench {
             messages_per_second: 100,
             with_publisher: true,
             ice_servers: signaling::ice_server_config("", "", ""),
-            relay: None,
+            relay,
         };
         let now = Instant::now();
         Self { session: Session::new(Arc::new(settings), SessionId(1), now), now, said: Vec::new() }
     }
 
-    fn take(&mut self, input: Input) -> &mut Self {
+    pub(super) fn take(&mut self, input: Input) -> &mut Self {
         self.session.handle(input, self.now);
         while let Some(output) = self.session.poll_output() {
             self.said.push(output);
@@ -47,16 +51,16 @@ impl Bench {
         self
     }
 
-    fn client(&mut self, text: &str) -> &mut Self {
+    pub(super) fn client(&mut self, text: &str) -> &mut Self {
         self.take(Input::Client(Text::from(text.to_owned())))
     }
 
-    fn node(&mut self, at: &str, text: &str) -> &mut Self {
+    pub(super) fn node(&mut self, at: &str, text: &str) -> &mut Self {
         self.take(Input::Node(id(at), Text::from(text.to_owned())))
     }
 
     /// Answers the latest question to placement.
-    fn place_on(&mut self, node: &str) -> &mut Self {
+    pub(super) fn place_on(&mut self, node: &str) -> &mut Self {
         let ticket = self.said.iter().rev().find_map(|output| match output {
             Output::Place(ticket, _) => Some(*ticket),
             _ => None,
@@ -65,7 +69,7 @@ impl Bench {
         self.take(Input::Placed { ticket, result: Ok(placed(node)) })
     }
 
-    fn up(&mut self, node: &str) -> &mut Self {
+    pub(super) fn up(&mut self, node: &str) -> &mut Self {
         self.take(Input::LinkUp(id(node)))
     }
 
@@ -81,7 +85,7 @@ impl Bench {
     }
 
     /// What was said since the last call, without the facts.
-    fn said(&mut self) -> Vec<Output> {
+    pub(super) fn said(&mut self) -> Vec<Output> {
         self.said.drain(..).filter(|output| !matches!(output, Output::Fact(_))).collect()
     }
 
@@ -94,7 +98,7 @@ impl Bench {
     }
 }
 
-fn id(node: &str) -> NodeId {
+pub(super) fn id(node: &str) -> NodeId {
     node.parse().unwrap()
 }
 
@@ -106,7 +110,7 @@ fn to_client(text: &str) -> Output {
     Output::ToClient(Text::from(text.to_owned()))
 }
 
-fn to_node(node: &str, text: &str) -> Output {
+pub(super) fn to_node(node: &str, text: &str) -> Output {
     Output::ToNode(id(node), Text::from(text.to_owned()))
 }
 
