@@ -10,6 +10,8 @@ pub mod ids;
 pub mod limits;
 pub mod record;
 pub mod reject;
+pub mod relay;
 pub mod routing;
+pub mod sdp;
 pub mod session;
 pub mod signaling;

@@ -4,9 +4,11 @@
 
 mod codec;
 mod message;
+mod rewrite;
 
 pub use codec::{decode_client, decode_node, first_ufrag, media_kinds};
 pub use message::{BadMessage, ClientCommand, ClientMessage, NodeCommand, NodeMessage, Notice, Refusal, SdpType, Text};
+pub use rewrite::{replace_string_field, string_field};
 
 use super::{ids::StreamId, reject::Reject};
 
