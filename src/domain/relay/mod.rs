@@ -12,17 +12,24 @@
 //!
 //! The core answers with a [`Verdict`] and never sends: the thread that owns the sockets does.
 
+mod admit;
 mod buckets;
+mod commands;
 mod core;
 mod credentials;
 pub mod demux;
 mod flow;
+mod from_client;
+mod from_node;
 mod hash;
 mod io;
 mod settings;
+mod slab;
 mod stats;
 pub mod stun;
 mod sweep;
+#[cfg(test)]
+mod tests;
 mod transport;
 
 pub use self::{

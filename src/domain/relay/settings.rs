@@ -20,7 +20,7 @@ pub(super) const BLAMED_SOURCES: usize = 8192;
 /// How often the sweep runs; each run looks at one of [`SWEEP_SLICES`] parts of the table.
 pub(super) const SWEEP_EVERY: Duration = Duration::from_millis(100);
 /// Parts of the table: every flow is looked at once in [`SWEEP_EVERY`] times this.
-pub(super) const SWEEP_SLICES: usize = 10;
+pub(super) const SWEEP_SLICES: u32 = 10;
 /// How long a validated flow must be silent before another tuple may take its place.
 pub(super) const LIVE: Duration = Duration::from_secs(30);
 

@@ -17,7 +17,7 @@ pub enum DropReason {
     BadStun,
     /// STUN without FINGERPRINT, or with a wrong one.
     BadFingerprint,
-    /// STUN that is neither a Binding request nor, on a live flow, a Binding response.
+    /// STUN that is neither a Binding request nor, on a live flow, the response to a check of the node.
     StunClass,
     /// A request whose USERNAME names no live transport.
     UnknownUfrag,
@@ -47,11 +47,13 @@ pub enum DropReason {
     ByteRate,
     /// From an address that is no flow's node.
     UnknownNode,
+    /// A node's STUN to a tuple that proved nothing, beyond three times what came from there.
+    Unproven,
 }
 
 impl DropReason {
     /// All reasons, in the order of [`Stats::dropped`]'s cells.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Oversized,
         Self::BadClass,
         Self::UnknownTuple,
@@ -73,6 +75,7 @@ impl DropReason {
         Self::MediaBeforeValidation,
         Self::ByteRate,
         Self::UnknownNode,
+        Self::Unproven,
     ];
 
     /// The reason as metrics spell it.
@@ -99,6 +102,7 @@ impl DropReason {
             Self::MediaBeforeValidation => "media_before_validation",
             Self::ByteRate => "byte_rate",
             Self::UnknownNode => "unknown_node",
+            Self::Unproven => "unproven",
         }
     }
 }
