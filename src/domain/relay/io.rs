@@ -61,7 +61,7 @@ pub struct TransportSpec {
 }
 
 /// What sessions tell a relay thread.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Command {
     /// A new transport.
     Open(TransportSpec),
