@@ -4,12 +4,15 @@
 //! is used only if there was no problem at all.
 
 mod access;
+mod media;
 mod nodes;
+
+pub use media::is_global;
 
 use std::{collections::BTreeMap, fmt::Debug, path::PathBuf, time::Duration};
 
 use super::{
-    Config, Door, Health, Limits, Listen, Media, Play, Problems, Secret, ShutdownConfig, Signaling, Telemetry,
+    Config, Door, Health, Limits, Listen, Play, Problems, Secret, ShutdownConfig, Signaling, Telemetry,
     raw::{self, Raw},
     value::{Conference, Size},
 };
@@ -45,7 +48,7 @@ pub(super) fn check(raw: Raw, environment: &BTreeMap<String, String>, problems: 
         balance,
         play: Play { wait: within("play.wait", raw.play.wait, 2 * SECOND, Duration::ZERO, 60 * SECOND, problems) },
         signaling: signaling(raw.signaling, problems),
-        media: Media { node_ports: raw.media.node_ports.map_or(50_000..=60_000, |ports| ports.0) },
+        media: media::media(raw.media, problems),
         limits: limits(raw.limits, problems),
         shutdown: ShutdownConfig {
             lame_duck: within("shutdown.lame_duck", raw.shutdown.lame_duck, 30 * SECOND, Duration::ZERO, DAY, problems),

@@ -23,6 +23,7 @@ use crate::domain::{
     ids::{AppName, NodeId, Role, Zone},
 };
 
+pub use check::is_global;
 pub use load::{known_keys, process_environment};
 pub use problems::{Problem, Problems};
 
@@ -259,8 +260,41 @@ pub struct Signaling {
 /// `[media]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Media {
+    /// `mode`, default `direct`: how media travels.
+    pub mode: MediaMode,
+    /// `bind`, default `0.0.0.0`: the address of the relay's sockets, towards clients and towards nodes. `::` takes both
+    /// families.
+    pub bind: IpAddr,
+    /// `ports`, default 5000 and 5001, one or two of them: the first that is free is the public UDP port. 0: any.
+    pub ports: Vec<u16>,
+    /// `external_ips`, default none: what clients are told instead of `bind`.
+    pub external_ips: Vec<ExternalIp>,
+    /// `threads`, default 1: relay threads, each with a socket of its own on the public port.
+    pub threads: usize,
+    /// `announce_private_candidate`, default true: whether nodes are told where the relay sends from.
+    pub announce_private_candidate: bool,
+    /// `allow_private_public_ip`: whether clients may be told a private address. Default true where `bind` is loopback.
+    pub allow_private_public_ip: bool,
     /// `node_ports`, default 50000-60000: the UDP ports of the nodes.
     pub node_ports: RangeInclusive<u16>,
+}
+
+/// How media travels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MediaMode {
+    /// Through the door's one UDP port.
+    Relay,
+    /// Straight between clients and nodes: candidates pass untouched.
+    Direct,
+}
+
+/// An address that clients reach although this machine may not have it: `PUBLIC` or `PUBLIC/BIND`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExternalIp {
+    /// What clients are told.
+    pub public: IpAddr,
+    /// The local address that it is mapped to; the pair counts only where the relay is bound to it or to all addresses.
+    pub bind: Option<IpAddr>,
 }
 
 /// `[limits]`
