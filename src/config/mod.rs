@@ -260,7 +260,7 @@ pub struct Signaling {
 /// `[media]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Media {
-    /// `mode`, default `direct`: how media travels.
+    /// `mode`, default `relay`: how media travels.
     pub mode: MediaMode,
     /// `bind`, default `0.0.0.0`: the address of the relay's sockets, towards clients and towards nodes. `::` takes both
     /// families.

@@ -59,5 +59,7 @@ async fn a_stop_ends_the_flows_of_its_leg_and_of_no_other() {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), flows).await.expect("two flows are left: the publisher's and the viewer's");
+    tokio::time::timeout(Duration::from_secs(10), flows)
+        .await
+        .expect("two flows are left: the publisher's and the viewer's");
 }

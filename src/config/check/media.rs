@@ -23,7 +23,7 @@ pub(super) fn media(raw: RawMedia, problems: &mut Problems) -> Media {
     }
     let allow_private = raw.allow_private_public_ip.unwrap_or(bind.is_loopback());
     Media {
-        mode: raw.mode.unwrap_or(MediaMode::Direct),
+        mode: raw.mode.unwrap_or(MediaMode::Relay),
         bind,
         ports,
         external_ips: external_ips(raw.external_ips.unwrap_or_default(), allow_private, problems),
