@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::{SinkExt, Stream};
+use futures_util::{Sink, SinkExt, Stream};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -197,7 +197,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             Ok(Message::Text(text)) => Ok(Frame::Text(Text::from_utf8_bytes(text.into()))),
             Ok(Message::Binary(_)) => Ok(Frame::Binary),
             Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => Ok(Frame::Alive),
-            Ok(Message::Close(_)) => Err(SocketEnd::Closed),
+            Ok(Message::Close(_)) => {
+                // The library has queued the answer that RFC 6455 §5.5.1 asks for, and nobody polls this socket again.
+                // It is a few bytes: a peer that takes none now goes without.
+                let _ = Pin::new(&mut self.inner).poll_flush(cx);
+                Err(SocketEnd::Closed)
+            }
             Err(error) => Err(end(&error)),
         })
     }
