@@ -88,14 +88,14 @@ enum Event {
     Idle,
 }
 
-pub(super) async fn run<C>(shared: Arc<Shared>, client: Client<C>)
+/// Boxed before it runs: futures keep a copy of what they were given by value, one in each of them.
+pub(super) fn run<C>(shared: Arc<Shared>, client: Client<C>) -> impl Future<Output = ()> + Send
 where
     C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let id = SessionId(fastrand::u64(..));
     let span = spans::session(id, &client.app, client.address);
-    let actor = Actor::new(shared, client, id);
-    actor.serve().instrument(span).await;
+    Box::new(Actor::new(shared, client, id)).serve().instrument(span)
 }
 
 impl<C> Actor<C>
@@ -129,7 +129,7 @@ where
         }
     }
 
-    async fn serve(mut self) {
+    async fn serve(mut self: Box<Self>) {
         let opened = clock::now();
         tracing::info!("session opened");
         let mut orders = Orders {
@@ -141,6 +141,7 @@ where
         }
         let reason = self.closed.map_or("", CloseReason::as_str);
         self.shared.metrics.session_closed(reason);
+        Box::pin(self.close()).await;
         tracing::info!(reason, open_for = ?clock::now().saturating_duration_since(opened), "session closed");
     }
 
@@ -153,22 +154,30 @@ where
             })
             .await;
             let Some(input) = self.digest(event) else { break };
-            self.step(input).await;
+            self.step(input);
             if self.closed.is_some() {
                 return;
+            }
+            if self.is_full() {
+                break;
             }
         }
         self.flush().await;
     }
 
-    async fn step(&mut self, input: Input) {
+    /// Whether more input would only lengthen what waits to be written.
+    fn is_full(&self) -> bool {
+        self.client.as_ref().is_some_and(Socket::is_full) || self.links.iter().any(|link| link.socket.is_full())
+    }
+
+    fn step(&mut self, input: Input) {
         let now = clock::now();
         self.session.handle(input, now);
         for (_, seat, _) in &mut self.seats {
             seat.refresh(now);
         }
         while let Some(output) = self.session.poll_output() {
-            self.execute(output).await;
+            self.execute(output);
         }
         // A timer that fires early costs a look; setting it anew for every message would cost more.
         if let Some(due) = self.session.poll_timeout()
@@ -308,5 +317,19 @@ pub(super) fn loss(end: SocketEnd) -> LinkLoss {
         SocketEnd::Closed => LinkLoss::Closed,
         SocketEnd::Io | SocketEnd::TooLarge | SocketEnd::Protocol => LinkLoss::Io,
         SocketEnd::Slow => LinkLoss::Slow,
+    }
+}
+
+#[cfg(test)]
+mod tests_sizes {
+    use super::*;
+    #[test]
+    fn sizes_tmp() {
+        fn fut<F>(_: impl FnOnce(Actor<TcpStream>) -> F) -> usize { std::mem::size_of::<F>() }
+        fn fut2<F>(_: impl FnOnce(Arc<Shared>, Client<TcpStream>) -> F) -> usize { std::mem::size_of::<F>() }
+        eprintln!("actor {} session {} socket {} link {} pending {} seat {} client {} serve {} run {} sleep {} cancelled {} output {} input {} leg/etc {:?}",
+            size_of::<Actor<TcpStream>>(), size_of::<Session>(), size_of::<Socket<TcpStream>>(), size_of::<Link>(), size_of::<Pending>(),
+            size_of::<(Ticket, LegSeat, Option<Held>)>(), size_of::<Client<TcpStream>>(), fut(|a| Box::new(a).serve()), fut2(|a, b| run(a, b)), size_of::<Sleep>(), size_of::<WaitForCancellationFutureOwned>(),
+            size_of::<crate::domain::session::Output>(), size_of::<Input>(), crate::domain::session::sizes_tmp());
     }
 }

@@ -146,11 +146,11 @@ impl Sessions {
     }
 
     /// Runs one client until its socket ends.
-    pub async fn run<C>(&self, client: Client<C>)
+    pub fn run<C>(&self, client: Client<C>) -> impl Future<Output = ()> + Send + use<C>
     where
         C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        actor::run(Arc::clone(&self.shared), client).await;
+        actor::run(Arc::clone(&self.shared), client)
     }
 }
 
