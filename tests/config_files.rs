@@ -97,3 +97,16 @@ fn the_examples_are_valid_values() {
     assert_eq!((config.nodes.fixed.len(), config.nodes.rules.len()), (1, 1));
     assert!(config.health.bind.is_some() && config.admin.token.is_some());
 }
+
+#[test]
+fn the_readme_names_every_metric_as_it_is() {
+    let row = |metric: &forebay::telemetry::metrics::Described| {
+        let labels = metric.labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(", ");
+        format!("| `{}` | {} | {labels} | {} |\n", metric.name, metric.kind, metric.help)
+    };
+    let metrics = forebay::telemetry::metrics::Metrics::new();
+    let rows: String = metrics.describe().iter().map(row).collect();
+    let table = format!("| metric | kind | labels | says |\n|---|---|---|---|\n{rows}");
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    assert!(readme.contains(&table), "README.md shall hold this table:\n{table}");
+}

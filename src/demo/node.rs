@@ -101,8 +101,10 @@ impl Node {
             () = self.stopping.cancelled() => {}
             () = http::accept(&self, &listener) => {}
         }
+        // Nobody may connect to a node that is going or gone.
+        drop(listener);
         if !self.dead.is_cancelled() {
-            self.farewell(listener).await;
+            self.farewell().await;
         }
         self.dead.cancel();
         self.tasks.close();
@@ -111,8 +113,7 @@ impl Node {
     }
 
     /// Every session has said `server_will_stop` by itself; those that stay are cut off, and their records end.
-    async fn farewell(&self, listener: TcpListener) {
-        drop(listener);
+    async fn farewell(&self) {
         let _ = tokio::time::timeout(FAREWELL, self.sockets.zero()).await;
         for stream in self.publishers.end_all() {
             self.records.publish_ended(&stream).await;

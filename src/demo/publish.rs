@@ -92,7 +92,7 @@ impl Publishers {
 
     fn change(&self, claim: &Claim, change: impl FnOnce(&mut Publisher)) {
         let mut publishers = self.0.lock();
-        // Another leg may own the name by now; the child tokens tell them apart.
+        // Another leg may own the name by now; it has told this claim so.
         if let Some(publisher) = publishers.get_mut(&claim.stream)
             && !claim.replaced.is_cancelled()
         {

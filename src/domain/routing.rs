@@ -172,30 +172,55 @@ mod tests {
         Lookup::Found { record: Arc::new(record), live }
     }
 
+    /// What is known of the stream, pin or publisher's node, and the rest of one row.
+    struct Row<'a> {
+        lookup: Lookup,
+        first: Option<&'a str>,
+        second: Option<&'a str>,
+        failed: &'a [&'a str],
+        down: &'a [&'a str],
+    }
+
+    impl Row<'_> {
+        fn ids(&self) -> (Option<NodeId>, Option<NodeId>, Vec<NodeId>) {
+            (self.first.map(id), self.second.map(id), self.failed.iter().map(|name| id(name)).collect())
+        }
+    }
+
+    fn row<'a>(
+        lookup: &Lookup,
+        first: Option<&'a str>,
+        second: Option<&'a str>,
+        failed: &'a [&'a str],
+        down: &'a [&'a str],
+    ) -> Row<'a> {
+        Row { lookup: lookup.clone(), first, second, failed, down }
+    }
+
     #[test]
     fn a_publish_asks_the_first_rule_whose_node_can_take_it() {
-        let (o1, o2, e1) = (id("o1"), id("o2"), id("e1"));
         let live = found("10.0.1.1", true);
+        let (missing, unknown) = (Lookup::Missing, Lookup::Unknown);
         // lookup, pin, room's home, already failed, down → rule, node
-        let table: [(&Lookup, Option<&NodeId>, Option<&NodeId>, &[NodeId], &[&str], &str, Option<&str>); 12] = [
-            (&live, Some(&o2), Some(&o2), &[], &[], "live_on_origin", Some("o1")),
-            (&found("o1.example.org", true), None, None, &[], &[], "live_on_origin", Some("o1")),
-            (&found("10.0.2.1", true), None, None, &[], &[], "live_on_origin", Some("e1")),
-            (&live, Some(&o2), None, &[], &["o1"], "pinned", Some("o2")),
-            (&live, Some(&o2), None, &[o1.clone()], &[], "pinned", Some("o2")),
-            (&found("10.0.1.1", false), Some(&o2), None, &[], &[], "pinned", Some("o2")),
-            (&found("192.0.2.7", true), None, Some(&o2), &[], &[], "room_home", Some("o2")),
-            (&Lookup::Missing, Some(&o1), Some(&o2), &[], &["o1"], "room_home", Some("o2")),
-            (&Lookup::Unknown, None, Some(&o2), &[o2.clone()], &[], "policy", None),
-            (&found("", true), None, None, &[], &[], "policy", None),
-            (&Lookup::Missing, None, None, &[], &[], "policy", None),
-            (&Lookup::Missing, Some(&id("gone")), Some(&e1), &[], &["e1"], "policy", None),
+        let table = [
+            (row(&live, Some("o2"), Some("o2"), &[], &[]), "live_on_origin", Some("o1")),
+            (row(&found("o1.example.org", true), None, None, &[], &[]), "live_on_origin", Some("o1")),
+            (row(&found("10.0.2.1", true), None, None, &[], &[]), "live_on_origin", Some("e1")),
+            (row(&live, Some("o2"), None, &[], &["o1"]), "pinned", Some("o2")),
+            (row(&live, Some("o2"), None, &["o1"], &[]), "pinned", Some("o2")),
+            (row(&found("10.0.1.1", false), Some("o2"), None, &[], &[]), "pinned", Some("o2")),
+            (row(&found("192.0.2.7", true), None, Some("o2"), &[], &[]), "room_home", Some("o2")),
+            (row(&missing, Some("o1"), Some("o2"), &[], &["o1"]), "room_home", Some("o2")),
+            (row(&unknown, None, Some("o2"), &["o2"], &[]), "policy", None),
+            (row(&found("", true), None, None, &[], &[]), "policy", None),
+            (row(&missing, None, None, &[], &[]), "policy", None),
+            (row(&missing, Some("gone"), Some("e1"), &[], &["e1"]), "policy", None),
         ];
-        for (row, (lookup, pin, home, exclude, down, rule, node)) in table.into_iter().enumerate() {
-            let book = cluster(down);
+        for (at, (row, rule, node)) in table.into_iter().enumerate() {
+            let (pin, home, failed) = row.ids();
             let want = node.map_or(Want::Publish, |node| Want::Only(id(node)));
-            let asked = publish(lookup, pin, home, exclude, book.view());
-            assert_eq!(asked, PublishRoute { want, rule }, "row {row}");
+            let asked = publish(&row.lookup, pin.as_ref(), home.as_ref(), &failed, cluster(row.down).view());
+            assert_eq!(asked, PublishRoute { want, rule }, "row {at}");
         }
     }
 
@@ -206,25 +231,27 @@ mod tests {
             PlayRoute::Place { want, rule, blind }
         };
         let with = |node| PlayRoute::Place { want: Want::Only(id(node)), rule: "with_publisher", blind: false };
-        let o1 = id("o1");
-        // lookup, publisher's node, already failed, down → route
-        let table: [(Lookup, Option<&NodeId>, &[NodeId], &[&str], PlayRoute); 11] = [
-            (found("10.0.1.2", true), None, &[], &[], place(Some("b"), Some("o2"), "by_record", false)),
+        let live = found("10.0.1.2", true);
+        let (missing, unknown) = (Lookup::Missing, Lookup::Unknown);
+        // lookup, publisher's node, -, already failed, down → route
+        let table = [
+            (row(&live, None, None, &[], &[]), place(Some("b"), Some("o2"), "by_record", false)),
             // An origin that is down still says where its edges' copies are near.
-            (found("10.0.1.2", true), None, &[], &["o2"], place(Some("b"), Some("o2"), "by_record", false)),
-            (found("192.0.2.7", true), None, &[], &[], place(None, None, "by_record", false)),
-            (found("", true), None, &[], &[], place(None, None, "by_record", false)),
-            (found("10.0.1.2", false), None, &[], &[], PlayRoute::Wait),
-            (Lookup::Missing, None, &[], &[], PlayRoute::Wait),
-            (Lookup::Unknown, None, &[], &[], place(None, None, "blind", true)),
-            (found("10.0.1.2", true), Some(&o1), &[], &[], with("o1")),
-            (Lookup::Missing, Some(&o1), &[], &[], with("o1")),
-            (Lookup::Missing, Some(&o1), &[], &["o1"], PlayRoute::Wait),
-            (Lookup::Unknown, Some(&o1), std::slice::from_ref(&o1), &[], place(None, None, "blind", true)),
+            (row(&live, None, None, &[], &["o2"]), place(Some("b"), Some("o2"), "by_record", false)),
+            (row(&found("192.0.2.7", true), None, None, &[], &[]), place(None, None, "by_record", false)),
+            (row(&found("", true), None, None, &[], &[]), place(None, None, "by_record", false)),
+            (row(&found("10.0.1.2", false), None, None, &[], &[]), PlayRoute::Wait),
+            (row(&missing, None, None, &[], &[]), PlayRoute::Wait),
+            (row(&unknown, None, None, &[], &[]), place(None, None, "blind", true)),
+            (row(&live, Some("o1"), None, &[], &[]), with("o1")),
+            (row(&missing, Some("o1"), None, &[], &[]), with("o1")),
+            (row(&missing, Some("o1"), None, &[], &["o1"]), PlayRoute::Wait),
+            (row(&unknown, Some("o1"), None, &["o1"], &[]), place(None, None, "blind", true)),
         ];
-        for (row, (lookup, publisher, exclude, down, expected)) in table.into_iter().enumerate() {
-            let book = cluster(down);
-            assert_eq!(play(&lookup, publisher, exclude, book.view()), expected, "row {row}");
+        for (at, (row, expected)) in table.into_iter().enumerate() {
+            let (publisher, _, failed) = row.ids();
+            let asked = play(&row.lookup, publisher.as_ref(), &failed, cluster(row.down).view());
+            assert_eq!(asked, expected, "row {at}");
         }
     }
 }

@@ -5,6 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::time::timeout_at;
+
 use super::{
     cache::{Cache, WritersClock},
     facts::Facts,
@@ -16,6 +18,7 @@ use super::{
     pins::Pins,
     skew::Skews,
     source::Source,
+    store::StoreError,
     table::Held,
     waiters::Waiters,
     watch::{self, Watches},
@@ -35,11 +38,15 @@ use crate::{
 
 /// Records cached where `mongo.cache_streams` does not say.
 const DEFAULT_CACHE_STREAMS: u64 = 1_000_000;
+/// How long the start waits for the store (design.md §7: ready within 1 s).
+const FIRST_ASK: Duration = Duration::from_millis(700);
 /// How often a waiter asks a store that pushes nothing: at first, and at most.
 const FIRST_PACE: Duration = Duration::from_millis(100);
 const SLOWEST_PACE: Duration = Duration::from_millis(250);
 /// The same where changes are pushed.
 const WATCHED_PACE: Duration = Duration::from_millis(500);
+/// How long before a wait ends the store is asked for the last time.
+const LAST_LOOK: Duration = Duration::from_millis(50);
 /// Streams waited for at the slowest pace; with twice as many, each is asked for half as often.
 const STREAMS_AT_PACE: usize = 256;
 
@@ -163,8 +170,7 @@ impl Registry {
             }
         };
         let roster = Roster::new(config.nodes.clone());
-        let mut book = Book::new(config.balance.clone());
-        book.set_nodes(roster.fixed(), clock::now());
+        let book = Book::new(config.balance.clone());
         let inner = Arc::new(Inner {
             follows_changes: config.mongo.as_ref().is_none_or(|mongo| mongo.change_streams),
             cache: Arc::new(cache(config, source.is_some())),
@@ -181,10 +187,13 @@ impl Registry {
         let keeper = match inner.source.clone() {
             Some(source) => {
                 let mut keeper = Keeper::new(Arc::clone(&inner), source, roster, config.nodes.poll);
-                keeper.ask().await;
+                keeper.begin(FIRST_ASK).await;
                 Some(keeper)
             }
-            None => None,
+            None => {
+                inner.book().set_nodes(roster.fixed(), clock::now());
+                None
+            }
         };
         keeper::start(&inner, keeper);
         for app in config.apps.named.keys() {
@@ -219,17 +228,21 @@ impl Registry {
         };
         let _waiting = inner.facts.waiting.raise();
         let mut pace = FIRST_PACE;
+        let mut last = Lookup::Unknown;
         loop {
             let mut woken = std::pin::pin!(seat.room.notified());
             woken.as_mut().enable();
-            let lookup = inner.ask(key, Some(pace)).await;
+            let Ok(lookup) = timeout_at(until.into(), inner.ask(key, Some(pace))).await else { return last };
             let now = clock::now();
             if lookup.live().is_some() || lookup == Lookup::Unknown || now >= until {
                 return lookup;
             }
+            last = lookup;
+            // The last question is asked early enough for its answer to count.
+            let last_look = until.checked_sub(LAST_LOOK).filter(|at| *at > now).unwrap_or(until);
             tokio::select! {
                 () = woken => {}
-                () = clock::until(Some(until.min(now + pace))) => {}
+                () = clock::until(Some(last_look.min(now + pace))) => {}
             }
             pace = (pace * 3 / 2).min(inner.slowest_pace(key));
         }
@@ -377,7 +390,8 @@ impl Inner {
                 self.usable(&entry, key, true)
             }
             Err(error) => {
-                self.facts.store_errors.add();
+                let shed = error == StoreError::Busy;
+                if shed { &self.facts.reads_shed } else { &self.facts.store_errors }.add();
                 self.link.failed(&error);
                 self.cached(key, false, None).unwrap_or(Lookup::Unknown)
             }

@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::time::timeout;
+
 use super::{
     facade::Inner,
     nodes::Roster,
@@ -37,15 +39,24 @@ pub(super) struct Keeper {
     source: Source,
     roster: Roster,
     poll: Duration,
-    placed: Vec<NodeSpec>,
+    /// The nodes that the book was given last; `None`: none yet.
+    placed: Option<Vec<NodeSpec>>,
     said_skew: bool,
     said_nodes: bool,
 }
 
 impl Keeper {
     pub(super) fn new(inner: Arc<Inner>, source: Source, roster: Roster, poll: Duration) -> Self {
-        let placed = roster.fixed();
-        Self { inner, source, roster, poll, placed, said_skew: false, said_nodes: false }
+        Self { inner, source, roster, poll, placed: None, said_skew: false, said_nodes: false }
+    }
+
+    /// Before the first round of regular work: one round now, as far as `limit` reaches. The book's first nodes serve at
+    /// once, so it is given all that can be known by then.
+    pub(super) async fn begin(&mut self, limit: Duration) {
+        let _ = timeout(limit, self.ask()).await;
+        if self.placed.is_none() {
+            self.place(self.roster.fixed());
+        }
     }
 
     async fn run(&mut self) {
@@ -115,14 +126,21 @@ impl Keeper {
         let now = clock::now();
         let poll = self.roster.take(rows, &known, now, clock::wall_ms());
         self.inner.skews.publish(Measured { store_ms: store_skew_ms, origins: poll.skews });
+        self.place(poll.nodes);
         let mut book = self.inner.book();
-        if poll.nodes != self.placed {
-            tracing::info!(nodes = poll.nodes.len(), before = self.placed.len(), "the cluster's nodes changed");
-            self.placed.clone_from(&poll.nodes);
-            book.set_nodes(poll.nodes, now);
-        }
         for (node, report) in poll.reports {
             book.report(&node, report);
         }
+    }
+
+    /// Gives the book its nodes, if they differ from the last ones.
+    fn place(&mut self, nodes: Vec<NodeSpec>) {
+        if self.placed.as_ref() == Some(&nodes) {
+            return;
+        }
+        let before = self.placed.as_ref().map_or(0, Vec::len);
+        tracing::info!(nodes = nodes.len(), before, "the cluster's nodes");
+        self.inner.book().set_nodes(nodes.clone(), clock::now());
+        self.placed = Some(nodes);
     }
 }

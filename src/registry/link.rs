@@ -71,7 +71,7 @@ impl Link {
                     tracing::warn!(%error, "the store refuses a read; its streams are placed without their records");
                 }
             }
-            StoreError::NoChanges(_) | StoreError::HistoryLost(_) => {}
+            StoreError::Busy | StoreError::NoChanges(_) | StoreError::HistoryLost(_) => {}
         }
     }
 

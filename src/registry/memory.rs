@@ -8,7 +8,7 @@ use std::{
 use serde_json::{Map, Value};
 use tokio::sync::broadcast;
 
-use super::store::{Bookmark, Change, Feed, NodeRow, NodeStore, Row, StoreError, StreamStore, Subject};
+use super::store::{Bookmark, Change, DocId, Feed, NodeRow, NodeStore, Row, StoreError, StreamStore, Subject};
 use crate::{
     clock,
     domain::{
@@ -151,7 +151,8 @@ fn row(document: &Map<String, Value>) -> Row {
         is_virtual: document.get("virtual").and_then(Value::as_bool).unwrap_or(false),
         main_track: text("mainTrackStreamId").parse().ok(),
     };
-    Row { id: None, record }
+    let id = document.get("_id").and_then(|id| id.get("$oid")?.as_str()).and_then(DocId::from_hex);
+    Row { id, record }
 }
 
 fn node_row(document: &Map<String, Value>) -> Option<NodeRow> {

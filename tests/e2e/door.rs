@@ -11,7 +11,7 @@ use tokio_tungstenite::{
 };
 
 use crate::support::{
-    ams_client::{Plan, Socket},
+    ams_client::{Plan, Socket, Stack},
     process::{Process, http, run},
     str0m_peer, webrtc_peer,
 };
@@ -28,7 +28,7 @@ async fn a_viewer_gets_the_stream_that_he_asked_for_and_no_other() {
         leg.until_has("publish_started").await;
     }
     let mut viewers = Vec::new();
-    for stack in [webrtc_peer::stack, str0m_peer::stack] {
+    for stack in [webrtc_peer::stack as Stack, str0m_peer::stack] {
         // Both plays on one socket: one client, two legs, perhaps two nodes.
         let viewer = Socket::open(&door.url()).await.unwrap();
         let plays = [viewer.begin(Plan::play("red"), stack), viewer.begin(Plan::play("blue"), stack)];
@@ -42,6 +42,7 @@ async fn a_viewer_gets_the_stream_that_he_asked_for_and_no_other() {
                 "the right stream on each player"
             );
         }
+        viewers.push((viewer, plays));
     }
     let nodes = door.admin_get("/v1/nodes").await;
     let legs = |kind: &str| {

@@ -1,3 +1,4 @@
 //! Seeded simulations of the pure rooms. A failure names its seed; `FOREBAY_SEED` replays it.
 
+mod placement;
 mod session;

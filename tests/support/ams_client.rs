@@ -198,9 +198,8 @@ impl Leg {
     /// When that takes too long: the test has failed, and the record says how far it came.
     pub async fn until(&self, what: &str, check: impl Fn(&Report) -> bool) -> Report {
         let mut report = self.report.clone();
-        match tokio::time::timeout(PATIENCE, report.wait_for(&check)).await {
-            Ok(Ok(report)) => return report.clone(),
-            Ok(Err(_)) | Err(_) => {}
+        if let Ok(Ok(report)) = tokio::time::timeout(PATIENCE, report.wait_for(&check)).await {
+            return report.clone();
         }
         let seen = self.report();
         assert!(check(&seen), "{}: never saw that {what}; saw {}", self.stream, brief(&seen));

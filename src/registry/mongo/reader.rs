@@ -9,12 +9,13 @@ use mongodb::{
     options::{ClientOptions, ReadPreference, ReadPreferenceOptions, SelectionCriteria},
 };
 use tokio::{
-    sync::{OnceCell, Semaphore},
+    sync::{OnceCell, OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
 
 use super::{MongoFeed, wire};
 use crate::{
+    clock,
     config::{Apps, Secret},
     domain::ids::{AppName, StreamKey},
     registry::store::{Bookmark, Feed, MAX_NODE_ROWS, NodeRow, NodeStore, Row, StoreError, StreamStore},
@@ -28,7 +29,7 @@ pub(super) const READ_LIMIT: Duration = Duration::from_millis(500);
 pub(super) const BACKGROUND_LIMIT: Duration = Duration::from_secs(2);
 /// A read that nobody waits for any more is dropped after this, and its connection with it.
 const ABANDON: Duration = Duration::from_secs(10);
-/// Reads that may be unanswered at once; one more waits for a place within its own limit.
+/// Clients' reads that may be unanswered at once; one more waits for a place within its own limit.
 const READS_IN_FLIGHT: usize = 64;
 /// Connections: one per read, one per watched app, some for the rest.
 const CONNECTIONS: u32 = 160;
@@ -82,20 +83,36 @@ impl MongoStore {
         self.client.get_or_try_init(connect).await
     }
 
-    /// Runs a question in a task of its own and waits for it at most `limit`: the driver does not like its futures to be
-    /// dropped half-way, so a late one goes on until [`ABANDON`].
-    async fn ask<T, F>(&self, limit: Duration, question: impl FnOnce(Client) -> F) -> Result<T, StoreError>
+    /// A client's read: one of a bounded number, and given up after [`READ_LIMIT`].
+    async fn read<T, F>(&self, question: impl FnOnce(Client) -> F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Future<Output = DriverResult<T>> + Send + 'static,
+    {
+        let asked = clock::now();
+        let place = timeout(READ_LIMIT, Arc::clone(&self.reads).acquire_owned()).await;
+        let place = place.map_err(|_| StoreError::Busy)?.expect("the semaphore is never closed");
+        self.ask(READ_LIMIT.saturating_sub(clock::now() - asked), Some(place), question).await
+    }
+
+    /// Asks in a task of its own and waits for the answer at most `limit`: the driver does not like its futures to be
+    /// dropped half-way, so a late question goes on, and keeps its place, until [`ABANDON`].
+    async fn ask<T, F>(
+        &self,
+        limit: Duration,
+        place: Option<OwnedSemaphorePermit>,
+        question: impl FnOnce(Client) -> F,
+    ) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: Future<Output = DriverResult<T>> + Send + 'static,
     {
         let late = || StoreError::Away(format!("not within {} ms", limit.as_millis()));
         let asked = async {
-            let permit = Arc::clone(&self.reads).acquire_owned().await.expect("the semaphore is never closed");
             let client = self.client().await.map_err(|error| wire::store_error(&error))?.clone();
             let work = question(client);
             let task = tokio::spawn(async move {
-                let _permit = permit;
+                let _place = place;
                 timeout(ABANDON, work).await
             });
             match task.await {
@@ -125,7 +142,7 @@ impl StreamStore for MongoStore {
         let database = self.database(&key.app)?;
         let filter = doc! { "streamId": key.stream.as_str() };
         let found = self
-            .ask(READ_LIMIT, move |client| async move {
+            .read(move |client| async move {
                 broadcasts(&client, &database).find_one(filter).projection(projection()).max_time(READ_LIMIT).await
             })
             .await?;
@@ -135,7 +152,7 @@ impl StreamStore for MongoStore {
     async fn watch(&self, app: &AppName, resume: Option<Bookmark>) -> Result<Feed, StoreError> {
         let database = self.database(app)?;
         let open = |client: Client| async move { MongoFeed::open(&broadcasts(&client, &database), resume).await };
-        match self.ask(BACKGROUND_LIMIT, |client| async move { Ok(open(client).await) }).await? {
+        match self.ask(BACKGROUND_LIMIT, None, |client| async move { Ok(open(client).await) }).await? {
             Ok(feed) => Ok(Feed::Mongo(Box::new(feed))),
             Err(error) => Err(error),
         }
@@ -144,7 +161,7 @@ impl StreamStore for MongoStore {
 
 impl NodeStore for MongoStore {
     async fn nodes(&self) -> Result<Vec<NodeRow>, StoreError> {
-        self.ask(BACKGROUND_LIMIT, |client| async move {
+        self.ask(BACKGROUND_LIMIT, None, |client| async move {
             let nodes: Collection<Document> = client.database("clusterdb").collection("clusternode");
             let limit = i64::try_from(MAX_NODE_ROWS).unwrap_or(i64::MAX);
             let mut cursor = nodes.find(doc! {}).limit(limit).max_time(BACKGROUND_LIMIT).await?;
@@ -158,8 +175,10 @@ impl NodeStore for MongoStore {
     }
 
     async fn wall_ms(&self) -> Result<i64, StoreError> {
-        let answer = self
-            .ask(READ_LIMIT, |client| async move { client.database("admin").run_command(doc! { "hello": 1 }).await })
+        let answer =
+            self.ask(READ_LIMIT, None, |client| async move {
+                client.database("admin").run_command(doc! { "hello": 1 }).await
+            })
             .await?;
         let at = answer.get("localTime").and_then(wire::whole_number);
         at.ok_or(StoreError::Refused { code: 0, message: "hello names no localTime".into() })
