@@ -19,7 +19,7 @@ mod words;
 
 use std::{
     io,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -30,7 +30,7 @@ use tokio::{
 };
 
 use client::Client;
-use process::{Memory, Proc, StandIn};
+use process::{Build, Memory, Proc, StandIn};
 
 /// Sessions that talk at the same time.
 const BUSY: usize = 64;
@@ -50,7 +50,7 @@ const STEP: Duration = Duration::from_secs(20);
 const SPARE: usize = 100;
 
 const HELP: &str = "\
-cargo bench --bench sessions -- [round-trip] [new] [idle] [--rounds N] [--sessions N] [--threads N] [--log FILTER]
+cargo bench --bench sessions -- [round-trip] [new] [idle] [--rounds N] [--sessions N] [--threads N] [--log FILTER] [--beside PROGRAM]
   round-trip  CPU of a message of 200 bytes there and one back, 64 busy sessions
   new         CPU of a session: connect, handshake, publish, start, close
   idle        memory of an idle session, and the CPU that it takes
@@ -58,6 +58,7 @@ cargo bench --bench sessions -- [round-trip] [new] [idle] [--rounds N] [--sessio
   --sessions  idle sessions (10000, as far as descriptors reach)
   --threads   threads of HAProxy (as many as the machine has cores: so many has the door)
   --log       the door's log filter (info, the default of `serve`)
+  --beside    another build of the door, measured in the same run
 ";
 
 struct Options {
@@ -66,6 +67,7 @@ struct Options {
     sessions: usize,
     threads: usize,
     log: String,
+    beside: Option<PathBuf>,
 }
 
 fn main() -> io::Result<()> {
@@ -89,8 +91,14 @@ fn main() -> io::Result<()> {
 impl Options {
     fn parse(mut args: impl Iterator<Item = String>) -> Option<Self> {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
-        let mut options =
-            Self { parts: Vec::new(), rounds: 5, sessions: 10_000, threads: cores, log: "info".to_owned() };
+        let mut options = Self {
+            parts: Vec::new(),
+            rounds: 5,
+            sessions: 10_000,
+            threads: cores,
+            log: "info".to_owned(),
+            beside: None,
+        };
         while let Some(arg) = args.next() {
             match arg.as_str() {
                 "--bench" => {} // cargo's own
@@ -99,6 +107,7 @@ impl Options {
                 "--sessions" => options.sessions = args.next()?.parse().ok()?,
                 "--threads" => options.threads = args.next()?.parse().ok()?,
                 "--log" => options.log = args.next()?,
+                "--beside" => options.beside = Some(args.next()?.into()),
                 _ => return None,
             }
         }
@@ -110,6 +119,12 @@ impl Options {
         Some(options)
     }
 
+    fn builds(&self) -> Vec<Build<'_>> {
+        let own = Build { name: "door", program: Path::new(process::OWN) };
+        let beside = self.beside.as_deref().map(|program| Build { name: "beside", program });
+        [own].into_iter().chain(beside).collect()
+    }
+
     fn has(&self, part: &str) -> bool {
         self.parts.iter().any(|asked| asked == part)
     }
@@ -119,12 +134,16 @@ async fn run(options: &Options, dir: &Path) -> io::Result<()> {
     println!("machine: {} cores, load {}", options.threads, load());
     if options.has("round-trip") || options.has("new") {
         let stand_in = StandIn::start()?;
-        let door = process::door(&stand_in, dir, &options.log)?;
+        let doors: Vec<_> = options
+            .builds()
+            .into_iter()
+            .map(|build| process::door(build, &stand_in, dir, &options.log))
+            .collect::<io::Result<_>>()?;
         let haproxy = process::haproxy(&stand_in, dir, options.threads, BUSY + OPENING)?;
         if haproxy.is_none() {
             println!("haproxy is not installed (apt-get install haproxy): nothing to compare with");
         }
-        let proxies: Vec<&Proc> = [&door].into_iter().chain(&haproxy).chain([stand_in.origin()]).collect();
+        let proxies: Vec<&Proc> = doors.iter().chain(&haproxy).chain([stand_in.origin()]).collect();
         if options.has("round-trip") {
             round_trips(&proxies, options.rounds).await?;
         }
@@ -134,7 +153,9 @@ async fn run(options: &Options, dir: &Path) -> io::Result<()> {
     }
     if options.has("idle") {
         let stand_in = StandIn::start()?;
-        idle(&process::door(&stand_in, dir, &options.log)?, options.sessions).await?;
+        for build in options.builds() {
+            idle(&process::door(build, &stand_in, dir, &options.log)?, options.sessions).await?;
+        }
         if let Some(haproxy) = process::haproxy(&stand_in, dir, options.threads, options.sessions)? {
             idle(&haproxy, options.sessions).await?;
         }

@@ -84,9 +84,21 @@ impl StandIn {
     }
 }
 
-/// `forebay serve` in front of the stand-ins, with logs as they come by default.
-pub(crate) fn door(stand_in: &StandIn, dir: &Path, log: &str) -> io::Result<Proc> {
+/// Which build of the door, and under which name.
+#[derive(Clone, Copy)]
+pub(crate) struct Build<'a> {
+    pub(crate) name: &'static str,
+    pub(crate) program: &'a Path,
+}
+
+/// The build that belongs to this bench.
+pub(crate) const OWN: &str = env!("CARGO_BIN_EXE_forebay");
+
+/// `forebay serve` in front of the stand-ins.
+pub(crate) fn door(build: Build<'_>, stand_in: &StandIn, dir: &Path, log: &str) -> io::Result<Proc> {
     let (origin, edge) = (stand_in.origin().address, stand_in.edge);
+    let dir = dir.join(build.name);
+    fs::create_dir_all(&dir)?;
     let config = dir.join("forebay.toml");
     // Limits that guard against one client are lifted: the load is one client.
     fs::write(
@@ -128,7 +140,7 @@ state_dir = "{}"
             dir.display()
         ),
     )?;
-    let mut child = Command::new(env!("CARGO_BIN_EXE_forebay"))
+    let mut child = Command::new(build.program)
         .args(["serve", "--config"])
         .arg(&config)
         .stdin(Stdio::null())
@@ -138,7 +150,7 @@ state_dir = "{}"
     let line = first_line(&mut child)?;
     let address = line.split_once("http=http://").and_then(|(_, rest)| rest.split(' ').next()?.parse().ok());
     match address {
-        Some(address) => Ok(Proc { name: "door", address, child }),
+        Some(address) => Ok(Proc { name: build.name, address, child }),
         None => Err(io::Error::other(format!("no ready line: {line:?}; see {}/door.log", dir.display()))),
     }
 }

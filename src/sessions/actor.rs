@@ -72,11 +72,9 @@ pub(super) enum Pending {
     Dialling(NodeId, Pin<Box<dyn Future<Output = Result<Socket<TcpStream>, DialError>> + Send>>),
 }
 
-/// What the door may ask of all its sessions.
+/// What the door may ask of all its sessions: first to end within a time, then, or instead, to end now.
 struct Orders {
-    stop: Pin<Box<WaitForCancellationFutureOwned>>,
-    /// Heard once.
-    empty: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    next: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
 /// What the loop wakes for.
@@ -132,10 +130,7 @@ where
     async fn serve(mut self: Box<Self>) {
         let opened = clock::now();
         tracing::info!("session opened");
-        let mut orders = Orders {
-            stop: Box::pin(self.shared.shutdown.child().cancelled_owned()),
-            empty: Some(Box::pin(self.shared.emptying.clone().cancelled_owned())),
-        };
+        let mut orders = Orders { next: Box::pin(self.shared.emptying.clone().cancelled_owned()) };
         while self.closed.is_none() {
             self.turn(&mut orders).await;
         }
@@ -198,6 +193,7 @@ where
                 let result = result.map(|seated| {
                     let node = seated.seat.node.clone();
                     let held = seated.seat.kind.map(|kind| self.shared.metrics.leg_opened(kind, &node));
+                    self.seats.reserve_exact(1); // one leg, one link is what most sessions have
                     self.seats.push((ticket, seated.seat, held));
                     node
                 });
@@ -206,6 +202,7 @@ where
             Event::Dialled(node, Ok(socket)) => {
                 self.shared.router.registry().link_ok(&node);
                 let held = self.shared.metrics.link_opened(&node);
+                self.links.reserve_exact(1);
                 self.links.push(Link { node: node.clone(), socket, dirty: false, _held: held });
                 Input::LinkUp(node)
             }
@@ -218,13 +215,8 @@ where
 
     fn poll_event(&mut self, cx: &mut Context<'_>, orders: &mut Orders) -> Poll<Event> {
         // Shutdown first, then deadlines, then bytes: a chatty client cannot postpone either.
-        if orders.stop.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Event::Input(Input::Close(CloseReason::Shutdown)));
-        }
-        if orders.empty.as_mut().is_some_and(|empty| empty.as_mut().poll(cx).is_ready()) {
-            orders.empty = None;
-            let within = self.shared.empty_within.get().copied().unwrap_or_default();
-            return Poll::Ready(Event::Input(Input::EndWithin(within)));
+        if orders.next.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Event::Input(self.ordered(orders)));
         }
         if self.timer.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Event::Input(Input::Tick));
@@ -244,24 +236,40 @@ where
         if self.client_first { Poll::Pending } else { self.poll_client(cx) }
     }
 
+    fn ordered(&self, orders: &mut Orders) -> Input {
+        if self.shared.shutdown.is_stopping() {
+            return Input::Close(CloseReason::Shutdown);
+        }
+        orders.next = Box::pin(self.shared.shutdown.child().cancelled_owned());
+        Input::EndWithin(self.shared.empty_within.get().copied().unwrap_or_default())
+    }
+
     fn poll_pending(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         for at in 0..self.pending.len() {
             match &mut self.pending[at] {
                 Pending::Placing(_, _, future) => {
                     let Poll::Ready(result) = future.as_mut().poll(cx) else { continue };
-                    if let Pending::Placing(ticket, ask, _) = self.pending.swap_remove(at) {
+                    if let Pending::Placing(ticket, ask, _) = self.take_pending(at) {
                         return Poll::Ready(Event::Placed(ticket, ask, result));
                     }
                 }
                 Pending::Dialling(_, future) => {
                     let Poll::Ready(result) = future.as_mut().poll(cx) else { continue };
-                    if let Pending::Dialling(node, _) = self.pending.swap_remove(at) {
+                    if let Pending::Dialling(node, _) = self.take_pending(at) {
                         return Poll::Ready(Event::Dialled(node, result));
                     }
                 }
             }
         }
         Poll::Pending
+    }
+
+    fn take_pending(&mut self, at: usize) -> Pending {
+        let pending = self.pending.swap_remove(at);
+        if self.pending.is_empty() {
+            self.pending = Vec::new(); // most sessions never have another
+        }
+        pending
     }
 
     fn poll_client(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
@@ -317,19 +325,5 @@ pub(super) fn loss(end: SocketEnd) -> LinkLoss {
         SocketEnd::Closed => LinkLoss::Closed,
         SocketEnd::Io | SocketEnd::TooLarge | SocketEnd::Protocol => LinkLoss::Io,
         SocketEnd::Slow => LinkLoss::Slow,
-    }
-}
-
-#[cfg(test)]
-mod tests_sizes {
-    use super::*;
-    #[test]
-    fn sizes_tmp() {
-        fn fut<F>(_: impl FnOnce(Actor<TcpStream>) -> F) -> usize { std::mem::size_of::<F>() }
-        fn fut2<F>(_: impl FnOnce(Arc<Shared>, Client<TcpStream>) -> F) -> usize { std::mem::size_of::<F>() }
-        eprintln!("actor {} session {} socket {} link {} pending {} seat {} client {} serve {} run {} sleep {} cancelled {} output {} input {} leg/etc {:?}",
-            size_of::<Actor<TcpStream>>(), size_of::<Session>(), size_of::<Socket<TcpStream>>(), size_of::<Link>(), size_of::<Pending>(),
-            size_of::<(Ticket, LegSeat, Option<Held>)>(), size_of::<Client<TcpStream>>(), fut(|a| Box::new(a).serve()), fut2(|a, b| run(a, b)), size_of::<Sleep>(), size_of::<WaitForCancellationFutureOwned>(),
-            size_of::<crate::domain::session::Output>(), size_of::<Input>(), crate::domain::session::sizes_tmp());
     }
 }

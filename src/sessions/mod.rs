@@ -71,7 +71,7 @@ struct Shared {
     occupancy: Occupancy,
     metrics: Metrics,
     shutdown: Shutdown,
-    /// Cancelled when the door empties itself; `empty_within` is set before that.
+    /// Cancelled when the door empties itself, `empty_within` being set before that, and when it stops.
     emptying: CancellationToken,
     empty_within: OnceLock<Duration>,
 }
@@ -110,8 +110,8 @@ impl Sessions {
                 router: router::Router::new(registry, config.play.wait),
                 occupancy: Occupancy::new(config.limits.sessions, config.limits.sessions_per_client, over_limit),
                 metrics,
+                emptying: shutdown.child(),
                 shutdown,
-                emptying: CancellationToken::new(),
                 empty_within: OnceLock::new(),
             }),
         }

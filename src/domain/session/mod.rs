@@ -232,6 +232,3 @@ impl Session {
         self.out(Output::Close(reason));
     }
 }
-
-#[cfg(test)]
-pub(crate) fn sizes_tmp() -> (usize, usize) { (size_of::<Leg>(), size_of::<Link>()) }
