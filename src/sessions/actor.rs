@@ -4,7 +4,7 @@ use std::{
     future::poll_fn,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Instant,
 };
 
@@ -14,7 +14,7 @@ use tokio::{
     time::Sleep,
 };
 use tokio_util::sync::WaitForCancellationFutureOwned;
-use tracing::Instrument;
+use tracing::Span;
 
 use super::{
     Client, SessionSeat, Shared,
@@ -51,8 +51,13 @@ pub(super) struct Actor<C> {
     pub(super) seats: Vec<(Ticket, LegSeat, Option<Held>)>,
     /// Why the session ended, once it has.
     pub(super) closed: Option<CloseReason>,
+    /// Where its events are told. Entered when there is something to tell, not for every message that passes.
+    pub(super) span: Span,
+    orders: Orders,
     timer: Pin<Box<Sleep>>,
     armed: Instant,
+    /// Whom `orders` and `timer` will wake; to ask them at every message would cost more than the message.
+    watched: Option<Waker>,
     /// Who is asked first for its next frame, so that neither side can starve the other.
     client_first: bool,
     _seat: SessionSeat,
@@ -75,6 +80,8 @@ pub(super) enum Pending {
 /// What the door may ask of all its sessions: first to end within a time, then, or instead, to end now.
 struct Orders {
     next: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Whether the first was heard.
+    ending: bool,
 }
 
 /// What the loop wakes for.
@@ -92,8 +99,7 @@ where
     C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let id = SessionId(fastrand::u64(..));
-    let span = spans::session(id, &client.app, client.address);
-    Box::new(Actor::new(shared, client, id)).serve().instrument(span)
+    Box::new(Actor::new(shared, client, id)).serve()
 }
 
 impl<C> Actor<C>
@@ -106,6 +112,9 @@ where
         let due = session.poll_timeout().unwrap_or(now);
         let held = shared.metrics.session_opened();
         Self {
+            span: spans::session(id, &client.app, client.address),
+            orders: Orders { next: Box::pin(shared.emptying.clone().cancelled_owned()), ending: false },
+            watched: None,
             session,
             shared,
             app: client.app,
@@ -129,21 +138,22 @@ where
 
     async fn serve(mut self: Box<Self>) {
         let opened = clock::now();
-        tracing::info!("session opened");
-        let mut orders = Orders { next: Box::pin(self.shared.emptying.clone().cancelled_owned()) };
+        let span = self.span.clone();
+        span.in_scope(|| tracing::info!("session opened"));
         while self.closed.is_none() {
-            self.turn(&mut orders).await;
+            self.turn().await;
         }
         let reason = self.closed.map_or("", CloseReason::as_str);
         self.shared.metrics.session_closed(reason);
         Box::pin(self.close()).await;
-        tracing::info!(reason, open_for = ?clock::now().saturating_duration_since(opened), "session closed");
+        let open_for = clock::now().saturating_duration_since(opened);
+        span.in_scope(|| tracing::info!(reason, ?open_for, "session closed"));
     }
 
     /// Handles what is ready, up to a batch, then flushes; waits if nothing is.
-    async fn turn(&mut self, orders: &mut Orders) {
+    async fn turn(&mut self) {
         for handled in 0..BATCH {
-            let event = poll_fn(|cx| match self.poll_event(cx, orders) {
+            let event = poll_fn(|cx| match self.poll_event(cx) {
                 Poll::Pending if handled > 0 => Poll::Ready(Event::Idle),
                 other => other,
             })
@@ -180,11 +190,23 @@ where
         {
             self.armed = due;
             self.timer.as_mut().reset(due.into());
+            self.watched = None;
         }
     }
 
     /// Keeps what belongs to the shell, and turns the rest into the session's input.
     fn digest(&mut self, event: Event) -> Option<Input> {
+        match event {
+            Event::Idle => None,
+            Event::Input(input) => Some(input),
+            settled => {
+                let _told = self.span.clone().entered();
+                self.settle(settled)
+            }
+        }
+    }
+
+    fn settle(&mut self, event: Event) -> Option<Input> {
         Some(match event {
             Event::Idle => return None,
             Event::Input(input) => input,
@@ -213,13 +235,17 @@ where
         })
     }
 
-    fn poll_event(&mut self, cx: &mut Context<'_>, orders: &mut Orders) -> Poll<Event> {
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         // Shutdown first, then deadlines, then bytes: a chatty client cannot postpone either.
-        if orders.next.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Event::Input(self.ordered(orders)));
+        let is_watched = self.watched.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+        if (!is_watched || self.is_ordered()) && self.orders.next.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Event::Input(self.ordered()));
         }
-        if self.timer.as_mut().poll(cx).is_ready() {
+        if (!is_watched || self.timer.is_elapsed()) && self.timer.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Event::Input(Input::Tick));
+        }
+        if !is_watched {
+            self.watched = Some(cx.waker().clone());
         }
         if let Poll::Ready(event) = self.poll_pending(cx) {
             return Poll::Ready(event);
@@ -236,15 +262,26 @@ where
         if self.client_first { Poll::Pending } else { self.poll_client(cx) }
     }
 
-    fn ordered(&self, orders: &mut Orders) -> Input {
+    /// Whether there is an order that was not heard.
+    fn is_ordered(&self) -> bool {
+        let shared = &self.shared;
+        shared.shutdown.is_stopping() || (!self.orders.ending && shared.empty_within.get().is_some())
+    }
+
+    fn ordered(&mut self) -> Input {
         if self.shared.shutdown.is_stopping() {
             return Input::Close(CloseReason::Shutdown);
         }
-        orders.next = Box::pin(self.shared.shutdown.child().cancelled_owned());
+        self.orders = Orders { next: Box::pin(self.shared.shutdown.child().cancelled_owned()), ending: true };
+        self.watched = None;
         Input::EndWithin(self.shared.empty_within.get().copied().unwrap_or_default())
     }
 
     fn poll_pending(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        if self.pending.is_empty() {
+            return Poll::Pending;
+        }
+        let _told = self.span.clone().entered();
         for at in 0..self.pending.len() {
             match &mut self.pending[at] {
                 Pending::Placing(_, _, future) => {
