@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic, and this one prints its figures")]
 
 mod agents;
+mod attack;
 pub(crate) mod stun;
 mod world;
 

@@ -1,4 +1,4 @@
-//! The network, the attacker, and what must hold whatever they do.
+//! The network, the two agents at its ends, and what must hold whatever happens.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,7 +9,7 @@ use std::{
 use fastrand::Rng;
 use forebay::domain::{
     ids::SessionId,
-    relay::{ClientKey, Command, Core, Credentials, DropReason, EventKind, RelaySettings, TransportId, Verdict},
+    relay::{ClientKey, Command, Core, DropReason, EventKind, RelaySettings, TransportId, Verdict},
 };
 
 use super::{
@@ -17,11 +17,11 @@ use super::{
     stun::TransactionId,
 };
 
-const CHAOS: Duration = Duration::from_millis(3000);
+pub(super) const CHAOS: Duration = Duration::from_millis(3000);
 const CALM: Duration = Duration::from_millis(1200);
 const CHECKS_EVERY: u64 = 250;
 const MEDIA_EVERY: u64 = 250;
-const ATTACK_EVERY: u64 = 80;
+pub(super) const ATTACK_EVERY: u64 = 80;
 
 /// What was seen, by kind and name.
 pub(crate) type What = (&'static str, &'static str);
@@ -33,7 +33,7 @@ pub(crate) struct Outcome {
 
 /// Something that is due.
 #[derive(Debug, Clone)]
-enum Due {
+pub(super) enum Due {
     AtDoor(SocketAddr, Datagram),
     AtPool(u8, SocketAddr, Datagram),
     AtClient(SocketAddr, Datagram),
@@ -49,25 +49,25 @@ enum Due {
 
 /// What signalling tells the relay later than it opened the transport.
 #[derive(Debug, Clone, Copy)]
-enum Told {
+pub(super) enum Told {
     Client,
     Port,
 }
 
 pub(crate) struct World {
     seed: u64,
-    rng: Rng,
-    start: Instant,
-    now: Instant,
+    pub(super) rng: Rng,
+    pub(super) start: Instant,
+    pub(super) now: Instant,
     core: Core,
     queue: BTreeMap<(Instant, u64), Due>,
     next: u64,
     ids: u64,
-    peers: Vec<Peer>,
+    pub(super) peers: Vec<Peer>,
     /// Tuples from which an authentic check of a transport arrived, by transport, while it is open.
     heard: BTreeMap<TransportId, BTreeSet<SocketAddr>>,
     /// All that the attacker overheard.
-    sniffed: Vec<(SocketAddr, Datagram)>,
+    pub(super) sniffed: Vec<(SocketAddr, Datagram)>,
     loss: f64,
     seen: BTreeMap<What, u64>,
 }
@@ -308,7 +308,7 @@ impl World {
             Truth::NodeCheck { transport, id } => {
                 let answer = self.peers[at].generation(transport).map(|generation| generation.client_answer(id));
                 if let Some(answer) = answer {
-                    self.from_client(at, answer);
+                    self.client_sends(at, answer);
                 }
             }
             Truth::MediaDown { session } if session == self.peers[at].session => {
@@ -359,7 +359,7 @@ impl World {
         let id = self.id();
         let peer = &self.peers[at];
         let check = peer.generations.last().unwrap().client_check(id, !peer.node_controls);
-        self.from_client(at, check);
+        self.client_sends(at, check);
         let (mut ids, nominate) = (self.ids, self.peers[at].node_controls);
         let newest = self.peers[at].generations.len().saturating_sub(2);
         let mut sent = Vec::new();
@@ -390,7 +390,7 @@ impl World {
             self.carry(20, Due::AtPool(pool, from, rtp(Truth::MediaDown { session })));
         }
         if self.peers[at].connected {
-            self.from_client(at, rtp(Truth::MediaUp { session }));
+            self.client_sends(at, rtp(Truth::MediaUp { session }));
         }
         self.after(MEDIA_EVERY, Due::Media(at));
     }
@@ -423,94 +423,9 @@ impl World {
         let _ = self.core.command(command, self.now);
     }
 
-    // --- the attacker
-
-    fn attack(&mut self) {
-        if self.now >= self.start + CHAOS {
-            return;
-        }
-        self.after(ATTACK_EVERY, Due::Attack);
-        let attacker = SocketAddr::from(([198, 51, 100, self.rng.u8(1..3)], 1000 + self.rng.u16(..3)));
-        let victim = self.rng.usize(..self.peers.len());
-        let near = SocketAddr::new(self.peers[victim].address.ip(), 9);
-        let faked = [attacker, self.peers[victim].address, near][self.rng.usize(..3)];
-        let backend = self.peers[victim].generations.last().unwrap().backend;
-        let pool = self.rng.u8(..8);
-        match self.rng.u8(..8) {
-            0..=2 => {
-                if let Some((_, copy)) = self.pick_sniffed() {
-                    self.count("replays");
-                    self.carry(5, Due::AtDoor(attacker, copy));
-                }
-            }
-            3 => {
-                if let Some((_, mut copy)) = self.pick_sniffed() {
-                    self.damage(&mut copy);
-                    self.carry(5, Due::AtDoor(faked, copy));
-                }
-            }
-            4 => {
-                let junk = self.junk();
-                self.carry(5, Due::AtDoor(faked, junk));
-            }
-            5 => {
-                let junk = self.junk();
-                let elsewhere = SocketAddr::new(backend.ip(), backend.port() ^ 1024);
-                self.carry(5, Due::AtPool(pool, elsewhere, junk));
-            }
-            6 => {
-                // The node itself may go mad: media on paths that nobody validated.
-                let session = self.peers[victim].session;
-                let rtp = Datagram { bytes: vec![0x80, 96, 0, 0], truth: Truth::MediaDown { session } };
-                self.carry(5, Due::AtPool(pool, backend, rtp));
-            }
-            _ => self.forge(attacker, victim),
-        }
-    }
-
-    /// Messages of somebody who knows the ufrags but not the passwords, or the server's password but another name.
-    fn forge(&mut self, from: SocketAddr, victim: usize) {
-        let id = self.id();
-        let real = self.peers[victim].generations.last().unwrap();
-        let (server, client) = (real.server.clone(), real.client.clone());
-        if self.rng.bool() {
-            let guess = Credentials { ufrag: server.ufrag.clone(), pwd: client.pwd.clone() };
-            let bytes = real.forged(guess, client).client_check(id, true).bytes;
-            return self.carry(5, Due::AtDoor(from, Datagram { bytes, truth: Truth::Junk }));
-        }
-        // Before the answer this authenticates, and is found out by it.
-        let other = Credentials { ufrag: "else".into(), pwd: client.pwd.clone() };
-        let check = real.forged(server, other).client_check(id, false);
-        self.carry(5, Due::AtDoor(from, check));
-    }
-
-    fn pick_sniffed(&mut self) -> Option<(SocketAddr, Datagram)> {
-        let at = self.rng.usize(..self.sniffed.len().max(1));
-        self.sniffed.get(at).cloned()
-    }
-
-    fn damage(&mut self, datagram: &mut Datagram) {
-        datagram.truth = Truth::Junk;
-        if self.rng.bool() {
-            let keep = self.rng.usize(..datagram.bytes.len());
-            datagram.bytes.truncate(keep);
-            return;
-        }
-        let at = self.rng.usize(..datagram.bytes.len());
-        datagram.bytes[at] ^= 1 << self.rng.u8(..8);
-    }
-
-    fn junk(&mut self) -> Datagram {
-        let mut bytes: Vec<u8> = (0..self.rng.usize(..80)).map(|_| self.rng.u8(..)).collect();
-        if let Some(first) = bytes.first_mut() {
-            *first = [0, 22, 0x80, 0x40][self.rng.usize(..4)];
-        }
-        Datagram { bytes, truth: Truth::Junk }
-    }
-
     // --- the network
 
-    fn from_client(&mut self, at: usize, datagram: Datagram) {
+    fn client_sends(&mut self, at: usize, datagram: Datagram) {
         let from = self.peers[at].address;
         if self.sniffed.len() < 200 {
             self.sniffed.push((from, datagram.clone()));
@@ -519,7 +434,7 @@ impl World {
     }
 
     /// Carries a datagram somewhere within `most` ms: lost, doubled and overtaken as the network likes.
-    fn carry(&mut self, most: u64, due: Due) {
+    pub(super) fn carry(&mut self, most: u64, due: Due) {
         if self.rng.f64() < self.loss {
             return;
         }
@@ -531,7 +446,7 @@ impl World {
         self.after(delay, due);
     }
 
-    fn after(&mut self, ms: u64, due: Due) {
+    pub(super) fn after(&mut self, ms: u64, due: Due) {
         self.next += 1;
         self.queue.insert((self.now + Duration::from_millis(ms), self.next), due);
     }
@@ -542,12 +457,12 @@ impl World {
         self.peers.iter().flat_map(|peer| &peer.generations).find(|g| g.id == id).map(|g| g.backend)
     }
 
-    fn id(&mut self) -> TransactionId {
+    pub(super) fn id(&mut self) -> TransactionId {
         self.ids += 1;
         transaction(self.ids)
     }
 
-    fn count(&mut self, what: &'static str) {
+    pub(super) fn count(&mut self, what: &'static str) {
         self.count_named(what, "");
     }
 
