@@ -164,7 +164,7 @@ async fn an_authenticated_client_and_its_node_reach_each_other_byte_for_byte() {
         "forebay_media_packets_total{direction=\"to_node\"} 3",
         "forebay_media_bytes_total{direction=\"to_client\"} ",
         "forebay_media_transports 1",
-        "forebay_media_first_seconds_count 1",
+        "forebay_media_start_seconds_count 1",
     ] {
         assert!(text.lines().any(|shown| shown.starts_with(line)), "{line} is not in\n{text}");
     }
