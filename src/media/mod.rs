@@ -14,10 +14,15 @@
 //! The room adds no packet of its own: what is not passed on is dropped in silence.
 
 mod address;
+mod bound;
+#[cfg(target_os = "linux")]
+mod line;
 mod mailbox;
+#[cfg(target_os = "linux")]
 mod socket;
 #[cfg(test)]
 mod tests;
+mod wire;
 mod worker;
 
 use std::{
@@ -31,11 +36,7 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::sync::broadcast;
 
-use self::{
-    mailbox::Mailbox,
-    socket::{Bound, Portable},
-    worker::Worker,
-};
+use self::{bound::Bound, mailbox::Mailbox, worker::Worker};
 use crate::{
     config,
     domain::{
@@ -126,7 +127,7 @@ impl Media {
             let stats = Arc::new(ArcSwap::default());
             let core = Core::new(settings(config), seed(), Instant::now());
             let worker =
-                Worker::new(core, Portable::new(sockets), media.events.clone(), metrics.clone(), Arc::clone(&stats))?;
+                Worker::new(core, wire::wire(sockets), media.events.clone(), metrics.clone(), Arc::clone(&stats))?;
             media.threads.push(worker.mailbox());
             media.stats.push(stats);
             running.push(thread::Builder::new().name(format!("media-{nth}")).spawn(move || worker.run())?);
