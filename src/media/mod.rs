@@ -14,8 +14,15 @@
 //! The room adds no packet of its own: what is not passed on is dropped in silence.
 
 mod address;
+mod bound;
+#[cfg(target_os = "linux")]
+mod line;
 mod mailbox;
+#[cfg(target_os = "linux")]
 mod socket;
+#[cfg(test)]
+mod tests;
+mod wire;
 mod worker;
 
 use std::{
@@ -23,16 +30,13 @@ use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
     thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
 use tokio::sync::broadcast;
 
-use self::{
-    mailbox::Mailbox,
-    socket::{Bound, Portable},
-    worker::Worker,
-};
+use self::{bound::Bound, mailbox::Mailbox, worker::Worker};
 use crate::{
     config,
     domain::{
@@ -46,6 +50,9 @@ use crate::{
 /// Events that wait for a slow subscriber; beyond it the oldest are lost to it, which its receiver counts
 /// (`RecvError::Lagged`).
 const EVENTS: usize = 4096;
+
+/// Longer than any session.
+const NEVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Why the relay did not start.
 #[derive(Debug, thiserror::Error)]
@@ -118,9 +125,9 @@ impl Media {
         let mut running = Vec::new();
         for (nth, sockets) in bound.threads.into_iter().enumerate() {
             let stats = Arc::new(ArcSwap::default());
-            let core = Core::new(settings(config), seed(), std::time::Instant::now());
+            let core = Core::new(settings(config), seed(), Instant::now());
             let worker =
-                Worker::new(core, Portable::new(sockets), media.events.clone(), metrics.clone(), Arc::clone(&stats))?;
+                Worker::new(core, wire::wire(sockets), media.events.clone(), metrics.clone(), Arc::clone(&stats))?;
             media.threads.push(worker.mailbox());
             media.stats.push(stats);
             running.push(thread::Builder::new().name(format!("media-{nth}")).spawn(move || worker.run())?);
@@ -178,7 +185,11 @@ impl Drop for Inner {
 }
 
 fn settings(config: &config::Media) -> RelaySettings {
-    RelaySettings { node_ports: config.node_ports.clone(), ..RelaySettings::default() }
+    let default = RelaySettings::default();
+    // Of several threads only one hears a client: that the others never do is no reason to forget its transport, which
+    // its next address may bring there.
+    let half_open = if config.threads == 1 { default.half_open } else { NEVER };
+    RelaySettings { node_ports: config.node_ports.clone(), half_open, ..default }
 }
 
 /// What makes the tables' order unpredictable from outside.

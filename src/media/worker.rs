@@ -16,7 +16,7 @@ use tokio::sync::broadcast;
 use super::{
     MediaEvent,
     mailbox::Mailbox,
-    socket::{SOCKETS, Wire},
+    wire::{SOCKETS, Wire},
 };
 use crate::{
     domain::relay::{ClientKey, Command, Core, EventKind, Stats, Verdict},
@@ -31,9 +31,9 @@ const ROUNDS: usize = 4;
 const PUBLISH: Duration = Duration::from_millis(500);
 
 /// All that one relay thread owns.
-pub(super) struct Worker<W> {
+pub(super) struct Worker {
     core: Core,
-    wire: W,
+    wire: Box<dyn Wire>,
     poll: Poll,
     mailbox: Arc<Mailbox>,
     events: broadcast::Sender<MediaEvent>,
@@ -47,10 +47,10 @@ pub(super) struct Worker<W> {
     first: usize,
 }
 
-impl<W: Wire> Worker<W> {
+impl Worker {
     pub(super) fn new(
         core: Core,
-        wire: W,
+        wire: Box<dyn Wire>,
         events: broadcast::Sender<MediaEvent>,
         metrics: Metrics,
         published: Arc<ArcSwap<Stats>>,
