@@ -176,7 +176,8 @@ mod tests {
 
     /// Each way of moving, with the addresses of its sockets.
     fn wires() -> Vec<(Box<dyn Wire>, Vec<SocketAddr>)> {
-        let both: [fn(Vec<UdpSocket>) -> Box<dyn Wire>; 2] = [wire, |sockets| Box::new(Portable::new(sockets))];
+        type Make = fn(Vec<UdpSocket>) -> Box<dyn Wire>;
+        let both: [Make; 2] = [wire, |sockets| Box::new(Portable::new(sockets))];
         let with = |make: fn(Vec<UdpSocket>) -> Box<dyn Wire>| {
             let sockets = sockets();
             let at = addresses(&sockets);
