@@ -1,17 +1,9 @@
 //! What the door keeps of a description.
 
-use std::{fmt, net::IpAddr};
+use std::net::IpAddr;
 
 use super::MAX_CANDIDATES;
-
-/// The ICE credentials of one transport, in one direction.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Credentials {
-    /// The user fragment; not secret, but logged hashed only.
-    pub ufrag: Box<str>,
-    /// The password, which keys the MESSAGE-INTEGRITY of requests to its owner.
-    pub pwd: Box<str>,
-}
+use crate::domain::relay::Credentials;
 
 /// What a description says, as far as the relay needs it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -63,12 +55,6 @@ pub enum MediaKind {
     Application,
     /// Anything else.
     Other,
-}
-
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials").field("ufrag", &self.ufrag).finish_non_exhaustive()
-    }
 }
 
 impl Description {

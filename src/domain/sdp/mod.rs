@@ -21,11 +21,12 @@ mod rewrite;
 #[cfg(test)]
 mod tests;
 
+pub use super::relay::Credentials;
 pub use candidate::{
     Candidate, CandidateKind, Host, PublicCandidate, Transport, Trickled, acceptable, candidate_lines, parse_candidate,
     trickled,
 };
-pub use description::{Credentials, Description, Media, MediaKind, NodeCandidate};
+pub use description::{Description, Media, MediaKind, NodeCandidate};
 pub use frag::{frag_to_client, frag_to_node};
 pub use leaks::leaks;
 pub use rewrite::{to_client, to_node};

@@ -163,12 +163,8 @@ impl Session {
         let peers = media.client.as_ref().map(|client| node.peers(client)).unwrap_or_default();
         let known: Vec<_> = (0..node.transports.len())
             .map(|index| {
-                let client = peers.get(index).copied().flatten().map(relay_credentials);
-                (
-                    relay_credentials(&node.transports[index]),
-                    client,
-                    node.port_of(index, media.client.as_ref(), address),
-                )
+                let client = peers.get(index).copied().flatten().cloned();
+                (node.transports[index].clone(), client, node.port_of(index, media.client.as_ref(), address))
             })
             .collect();
         for (server, client, port) in known {
@@ -229,10 +225,6 @@ impl Session {
 
 /// Transports of one leg that may be open at a time: two generations of each section that was offered unbundled.
 const GENERATIONS: usize = 8;
-
-fn relay_credentials(of: &sdp::Credentials) -> relay::Credentials {
-    relay::Credentials { ufrag: of.ufrag.clone(), pwd: of.pwd.clone() }
-}
 
 fn with_field(text: &Text, field: &str, with: &str) -> Rewritten {
     match replace_string_field(text.as_bytes(), field, with) {
