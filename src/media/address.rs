@@ -74,7 +74,11 @@ mod tests {
     const BOUND: &str = "10.0.0.5:5001";
 
     fn told(media: &str) -> Result<Vec<String>, String> {
-        let config = Config::from_toml_str(&format!("[apps]\nLiveApp = {{}}\n[media]\n{media}\n")).unwrap().media;
+        let config = Config::from_toml_str(&format!(
+            "[apps]\nLiveApp = {{}}\n[mongo]\nuri = \"mongodb://127.0.0.1\"\n[media]\n{media}\n"
+        ))
+        .unwrap()
+        .media;
         let found = public(&config, BOUND.parse().unwrap()).map_err(|why| why.to_string())?;
         Ok(found.iter().map(|candidate| candidate.address.to_string()).collect())
     }
@@ -102,7 +106,12 @@ mod tests {
 
     #[test]
     fn nodes_are_told_a_socket_that_is_bound_to_one_address_as_it_is() {
-        let config = |media: &str| Config::from_toml_str(&format!("[apps]\nLiveApp = {{}}\n[media]\n{media}")).unwrap();
+        let config = |media: &str| {
+            Config::from_toml_str(&format!(
+                "[apps]\nLiveApp = {{}}\n[mongo]\nuri = \"mongodb://127.0.0.1\"\n[media]\n{media}"
+            ))
+            .unwrap()
+        };
         let pool = BOUND.parse().unwrap();
         assert_eq!(private(&config("").media, pool), Some(pool));
         assert_eq!(private(&config("announce_private_candidate = false").media, pool), None);

@@ -16,6 +16,8 @@
 mod address;
 mod mailbox;
 mod socket;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 use std::{
@@ -23,6 +25,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
     thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
@@ -46,6 +49,9 @@ use crate::{
 /// Events that wait for a slow subscriber; beyond it the oldest are lost to it, which its receiver counts
 /// (`RecvError::Lagged`).
 const EVENTS: usize = 4096;
+
+/// Longer than any session.
+const NEVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Why the relay did not start.
 #[derive(Debug, thiserror::Error)]
@@ -118,7 +124,7 @@ impl Media {
         let mut running = Vec::new();
         for (nth, sockets) in bound.threads.into_iter().enumerate() {
             let stats = Arc::new(ArcSwap::default());
-            let core = Core::new(settings(config), seed(), std::time::Instant::now());
+            let core = Core::new(settings(config), seed(), Instant::now());
             let worker =
                 Worker::new(core, Portable::new(sockets), media.events.clone(), metrics.clone(), Arc::clone(&stats))?;
             media.threads.push(worker.mailbox());
@@ -178,7 +184,11 @@ impl Drop for Inner {
 }
 
 fn settings(config: &config::Media) -> RelaySettings {
-    RelaySettings { node_ports: config.node_ports.clone(), ..RelaySettings::default() }
+    let default = RelaySettings::default();
+    // Of several threads only one hears a client: that the others never do is no reason to forget its transport, which
+    // its next address may bring there.
+    let half_open = if config.threads == 1 { default.half_open } else { NEVER };
+    RelaySettings { node_ports: config.node_ports.clone(), half_open, ..default }
 }
 
 /// What makes the tables' order unpredictable from outside.

@@ -75,7 +75,7 @@ mod tests {
     use crate::config::Config;
 
     fn checked(media: &str) -> Result<Media, String> {
-        let text = format!("[apps]\nLiveApp = {{}}\n[media]\n{media}\n");
+        let text = format!("[apps]\nLiveApp = {{}}\n[mongo]\nuri = \"mongodb://127.0.0.1\"\n[media]\n{media}\n");
         Config::from_toml_str(&text).map(|config| config.media).map_err(|problems| problems.to_string())
     }
 

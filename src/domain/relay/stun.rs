@@ -182,7 +182,7 @@ fn word(bytes: &[u8], at: usize) -> Option<u16> {
 
 /// Messages as clients and nodes write them, for the tests of this room.
 #[cfg(test)]
-pub(super) mod written {
+pub(crate) mod written {
     use super::*;
 
     /// A Binding message of `kind` with its USERNAME (where it has one), signed with `pwd`, fingerprint last.
