@@ -58,12 +58,10 @@ fn a_webrtc_rs_offer_and_a_str0m_answer_cross_the_door() {
     client.set_local_description(Instant::now(), offer).expect("its own offer");
     let offer = client.local_description().expect("an offer").sdp;
 
-    fs::write("tests/golden/sdp/webrtc-rs-offer.sdp", &offer).unwrap();
     let (to_node, said) = sdp::to_node(&offer, Some(address(PRIVATE))).expect("the offer passes");
     assert!(!to_node.contains("192.168.0.7") && to_node.contains("10.0.0.5 6000 typ host"), "{to_node}");
     let to_node = SdpOffer::from_sdp_string(&to_node).expect("str0m reads it");
     let answer = node.sdp_api().accept_offer(to_node).expect("str0m takes it").to_sdp_string();
-    fs::write("tests/golden/sdp/str0m-answer.sdp", &answer).unwrap();
     let (to_client, answered) = sdp::to_client(&answer, &ours(), &NODE_PORTS).expect("the answer passes");
     assert_eq!(sdp::leaks(&to_client, &[address(PUBLIC).ip()]), NO_ONE, "{to_client}");
     let to_client = RTCSessionDescription::answer(to_client).expect("webrtc-rs reads it");
@@ -82,7 +80,6 @@ fn a_str0m_offer_and_a_webrtc_rs_answer_cross_the_door() {
     changes.add_channel("data".to_owned());
     let (offer, pending) = changes.apply().expect("there are changes");
 
-    fs::write("tests/golden/sdp/str0m-offer.sdp", offer.to_sdp_string()).unwrap();
     let (to_client, offered) = sdp::to_client(&offer.to_sdp_string(), &ours(), &NODE_PORTS).expect("the offer passes");
     assert_eq!(sdp::leaks(&to_client, &[address(PUBLIC).ip()]), NO_ONE, "{to_client}");
     let to_client = RTCSessionDescription::offer(to_client).expect("webrtc-rs reads it");
@@ -90,7 +87,6 @@ fn a_str0m_offer_and_a_webrtc_rs_answer_cross_the_door() {
     let answer = client.create_answer(None).expect("an answer");
     client.set_local_description(Instant::now(), answer).expect("its own answer");
     let answer = client.local_description().expect("an answer").sdp;
-    fs::write("tests/golden/sdp/webrtc-rs-answer.sdp", &answer).unwrap();
     let (to_node, said) = sdp::to_node(&answer, Some(address(PRIVATE))).expect("the answer passes");
     let to_node = SdpAnswer::from_sdp_string(&to_node).expect("str0m reads it");
     node.sdp_api().accept_answer(pending, to_node).expect("str0m takes it");

@@ -113,11 +113,8 @@ fn a_node_that_offers_several_interfaces_is_read_as_it_means_it() {
     assert_eq!(ports, [(Some(0), 51012), (Some(0), 51044), (Some(1), 52199), (Some(2), 50310)]);
     assert_eq!(offer.port_of(0, None, ip("10.0.1.20")), Some(51044), "the node's own address is preferred");
     assert_eq!(offer.port_of(0, None, ip("10.0.1.99")), Some(51012), "else the first");
-    let head: Vec<_> = out.lines().skip(1).take(8).filter(|line| !line.starts_with("a=")).collect();
-    assert_eq!(
-        head,
-        ["o=- 4611731400430051336 2 IN IP4 127.0.0.1", "s=-", "t=0 0", "m=video 9 UDP/TLS/RTP/SAVPF 96 97"]
-    );
+    assert!(out.starts_with("v=0\r\no=- 4611731400430051336 2 IN IP4 127.0.0.1\r\ns=-\r\n"));
+    assert!(out.contains("\r\nm=video 9 UDP/TLS/RTP/SAVPF 96 97\r\nc=IN IP4 0.0.0.0\r\na=rtcp:9 IN IP4 0.0.0.0\r\n"));
     let at = out.find("a=candidate").unwrap();
     assert!(out[..at].ends_with("a=ssrc:305419896 cname:Vq0Tg4Z2HDEEmRzU\r\n"), "at the end of the tagged section");
 }
@@ -255,8 +252,17 @@ fn more_than_the_named_limits_is_refused() {
     assert_eq!(with(candidate, MAX_CANDIDATES + 1), Err(SdpError::TooManyCandidates));
     assert_eq!(with(&(section.to_owned() + &candidate.repeat(MAX_CANDIDATES)), 1), Ok(()));
     assert_eq!(with("a", MAX_SDP), Err(SdpError::TooLarge));
-    for line in ["hello\r\n", " a=x\r\n", "A=x\r\n", "m=audio\r\n", "m=audio 9\r\n", "m=audio x RTP 0\r\n", "a=x\0\r\n"]
-    {
+    for line in [
+        "hello\r\n",
+        " a=x\r\n",
+        "A=x\r\n",
+        "m=audio\r\n",
+        "m=audio 9\r\n",
+        "m=audio x RTP 0\r\n",
+        "a=x\0\r\n",
+        "a=x\ra=y\r\n",
+        "\r\r\n",
+    ] {
         assert_eq!(with(line, 1), Err(SdpError::Malformed), "{line:?}");
     }
     assert_eq!(with("m=audio 65536 RTP 0\r\n", 1), Err(SdpError::Malformed));
@@ -312,19 +318,23 @@ proptest! {
         let (node, _) = to_node(&text, Some(private())).unwrap();
         prop_assert_eq!(leaks(&node, &allowed), NO_ONE, "{} to the node", name);
         // The same by plain search, which shares nothing with the leak check.
-        for (_, _, address) in &planted {
-            let written = address.to_string();
-            let shown = |line: &&str| !line.starts_with("s=") && line.split([' ', ':', '/']).any(|word| word == written);
-            prop_assert_eq!(client.lines().find(shown).filter(|_| address.is_ipv4()), None);
-            prop_assert!(address.is_ipv4() || !client.lines().any(|line| !line.starts_with("s=") && line.contains(&format!(" {written}"))));
-        }
+        let shown = |address: &IpAddr| {
+            let written = format!(" {address}");
+            client.lines().any(|line| !line.starts_with("s=") && line.contains(&written))
+        };
+        prop_assert!(!planted.iter().any(|(_, _, address)| shown(address)), "{}", client);
         prop_assert_eq!(untouched(&client), untouched(&text));
         prop_assert!(description.candidates.iter().all(|one| NODE_PORTS.contains(&one.port)));
         prop_assert_eq!(to_client(&client, &ours(), &NODE_PORTS).unwrap().0, client);
     }
 
     #[test]
-    fn a_leak_is_seen(address in inside_address(), base in any::<Index>(), at in any::<Index>(), prefix in "(|x-[a-z]{1,5}:|[a-z:= ]{0,6} )") {
+    fn a_leak_is_seen(
+        address in inside_address(),
+        base in any::<Index>(),
+        at in any::<Index>(),
+        prefix in "(|x-[a-z]{1,5}:|[a-z:= ]{0,6} )",
+    ) {
         let (_, sdp) = GOLDEN[base.index(GOLDEN.len())];
         let (mut text, _) = to_client(sdp, &ours(), &NODE_PORTS).unwrap();
         let line = at.index(text.lines().count());
@@ -334,7 +344,12 @@ proptest! {
     }
 
     #[test]
-    fn every_way_of_ending_lines_is_kept(base in any::<Index>(), ending in prop::sample::select(vec!["\r\n", "\n", "\r"]), ended: bool, blanks in 0..3usize) {
+    fn every_way_of_ending_lines_is_kept(
+        base in any::<Index>(),
+        ending in prop::sample::select(vec!["\r\n", "\n"]),
+        ended: bool,
+        blanks in 0..3usize,
+    ) {
         let (_, sdp) = GOLDEN[base.index(GOLDEN.len())];
         let mut text = sdp.lines().collect::<Vec<_>>().join(ending);
         if ended {
@@ -347,7 +362,9 @@ proptest! {
     }
 
     #[test]
-    fn no_text_makes_the_rewriter_panic(text in "([acmos]=|candidate:|a=ice-ufrag:abcd|m=audio 9 x |0|\\[|::|[ \r\n:.]|\\PC){0,60}") {
+    fn no_text_makes_the_rewriter_panic(
+        text in "([acmos]=|candidate:|a=ice-ufrag:abcd|m=audio 9 x |0|\\[|::|[ \r\n:.]|\\PC){0,60}",
+    ) {
         survives(&text);
     }
 

@@ -53,6 +53,8 @@ struct Opened {
     ufrag: Box<str>,
     id: TransportId,
     port: Option<u16>,
+    /// The client's ufrag that the relay knows.
+    client: Option<Box<str>>,
 }
 
 /// What becomes of a message.
@@ -186,6 +188,8 @@ impl Session {
             let id = opened.id;
             let moved = port.filter(|port| opened.port != Some(*port));
             opened.port = moved.or(opened.port);
+            let client = client.filter(|client| opened.client.as_ref() != Some(&client.ufrag));
+            opened.client = client.as_ref().map(|client| client.ufrag.clone()).or_else(|| opened.client.take());
             if let Some(client) = client {
                 self.out(Output::Relay(Command::SetClient { id, client }));
             }
@@ -202,7 +206,8 @@ impl Session {
             media.line = self.transports;
         }
         let line = media.line;
-        media.open.push(Opened { ufrag: server.ufrag.clone(), id, port });
+        let known = client.as_ref().map(|client| client.ufrag.clone());
+        media.open.push(Opened { ufrag: server.ufrag.clone(), id, port, client: known });
         if media.open.len() > GENERATIONS {
             let oldest = media.open.remove(0);
             self.out(Output::Relay(Command::Close(oldest.id)));

@@ -103,7 +103,10 @@ mod tests {
 
     use super::*;
 
-    const MESSAGE: &str = r#" {"command":"takeConfiguration", "sdp" : "v=0\r\no=- \/x\u0041" ,"type":"offer","n":1.0e2,"label":[{"sdp":"no"}]} "#;
+    const MESSAGE: &str = concat!(
+        r#" {"command":"takeConfiguration", "sdp" : "v=0\r\no=- \/x\u0041" ,"type":"offer","#,
+        r#""n":1.0e2,"label":[{"sdp":"no"}]} "#
+    );
 
     #[test]
     fn the_field_is_replaced_and_every_other_byte_stays() {
@@ -145,22 +148,33 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_written_is_read(before in "\\PC{0,20}", old in "[\\PC\r\n\t\"]{0,20}", new in "[\\PC\r\n\t\"\0]{0,20}", last in "\\PC{0,20}") {
+        fn what_was_written_is_read(
+            before in "\\PC{0,20}",
+            old in "[\\PC\r\n\t\"]{0,20}",
+            new in "[\\PC\r\n\t\"\0]{0,20}",
+            last in "\\PC{0,20}",
+        ) {
             let message = json!({"a": before, "sdp": old, "z": [last]});
             let json = message.to_string();
-            prop_assert_eq!(string_field(json.as_bytes(), "sdp").as_deref(), Some(&*old));
+            let read = |json: &[u8]| string_field(json, "sdp").map(Cow::into_owned);
+            prop_assert_eq!(read(json.as_bytes()), Some(old.clone()));
 
             let out = replace_string_field(json.as_bytes(), "sdp", &new).unwrap();
-            prop_assert_eq!(string_field(&out, "sdp").as_deref(), Some(&*new));
-            let mut read: Value = serde_json::from_slice(&out).unwrap();
-            read["sdp"] = old.clone().into();
-            prop_assert_eq!(read, message);
+            prop_assert_eq!(read(&out), Some(new));
+            let mut whole: Value = serde_json::from_slice(&out).unwrap();
+            whole["sdp"] = old.clone().into();
+            prop_assert_eq!(whole, message);
             let back = replace_string_field(&out, "sdp", &old).unwrap();
             prop_assert_eq!(String::from_utf8(back).unwrap(), json);
         }
 
         #[test]
-        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..80), cut in 0..MESSAGE.len(), at in 0..MESSAGE.len(), with: u8) {
+        fn no_bytes_make_it_panic(
+            bytes in prop::collection::vec(any::<u8>(), 0..80),
+            cut in 0..MESSAGE.len(),
+            at in 0..MESSAGE.len(),
+            with: u8,
+        ) {
             let mut broken = MESSAGE.as_bytes().to_vec();
             broken[at] = with;
             for json in [&bytes, &broken, &broken[..cut]] {
