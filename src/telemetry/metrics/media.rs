@@ -145,8 +145,12 @@ impl MediaMetrics {
             ),
         };
         // Every series is there from the start: an alert on one that has not happened yet must not be an alert on nothing.
-        TcpEnd::ALL.map(|end| metrics.tcp_closed.get_or_create_owned(&[word("reason", end.as_str())]));
-        TcpDrop::ALL.map(|why| metrics.tcp_drops.get_or_create_owned(&[word("reason", why.as_str())]));
+        for end in TcpEnd::ALL {
+            metrics.tcp_closed.get_or_create_owned(&[word("reason", end.as_str())]);
+        }
+        for why in TcpDrop::ALL {
+            metrics.tcp_drops.get_or_create_owned(&[word("reason", why.as_str())]);
+        }
         metrics.moved(&Stats::default(), &Stats::default(), WireFacts::default(), WireFacts::default());
         metrics
     }
