@@ -1,6 +1,12 @@
 //! How the process ends: one token that every room watches, one tracker that counts what still runs.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -8,6 +14,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 #[derive(Debug, Clone, Default)]
 pub struct Shutdown {
     token: CancellationToken,
+    /// Set before the token is cancelled: who is asked at every message cannot take the token's lock.
+    is_stopping: Arc<AtomicBool>,
     tasks: TaskTracker,
 }
 
@@ -33,7 +41,7 @@ impl Shutdown {
 
     /// Whether the process was asked to end.
     pub fn is_stopping(&self) -> bool {
-        self.token.is_cancelled()
+        self.is_stopping.load(Ordering::Acquire)
     }
 
     /// A token that tells a room to stop; cancelled with this one, and by itself if need be.
@@ -43,6 +51,7 @@ impl Shutdown {
 
     /// Asks everything to end.
     pub fn stop(&self) {
+        self.is_stopping.store(true, Ordering::Release);
         self.token.cancel();
     }
 

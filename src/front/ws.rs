@@ -60,7 +60,8 @@ pub(super) fn upgrade(
     let sessions = front.sessions.clone();
     shutdown.spawn(async move {
         let Some((io, read_ahead)) = stream(upgraded).await else { return };
-        let socket = Socket::server(io, read_ahead, sessions.client_limits()).await;
+        let socket = Socket::server(io, &read_ahead, sessions.client_limits());
+        drop(read_ahead); // it may be empty and still keep hyper's whole buffer
         sessions.run(Client { app, address: peer, path, host, tls: false, socket, seat }).await;
     });
     switching(&accept)

@@ -14,11 +14,16 @@
 //! The room adds no packet of its own: what is not passed on is dropped in silence.
 
 mod address;
+mod bound;
+#[cfg(target_os = "linux")]
+mod line;
 mod mailbox;
+#[cfg(target_os = "linux")]
 mod socket;
 mod tcp;
 #[cfg(test)]
 mod tests;
+mod wire;
 mod worker;
 
 use std::{
@@ -32,12 +37,7 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::{net::TcpStream, sync::broadcast};
 
-use self::{
-    mailbox::Mailbox,
-    socket::{Bound, Portable},
-    tcp::Acceptor,
-    worker::Worker,
-};
+use self::{bound::Bound, mailbox::Mailbox, tcp::Acceptor, worker::Worker};
 use crate::{
     config,
     domain::{
@@ -153,7 +153,7 @@ impl Media {
             let stats = Arc::new(ArcSwap::default());
             let core = Core::new(settings(config), seed(), Instant::now());
             let pool = sockets[1..].iter().map(UdpSocket::try_clone).collect::<io::Result<_>>()?;
-            let wire = Portable::new(sockets);
+            let wire = wire::wire(sockets);
             let worker = Worker::new(core, wire, pool, media.events.clone(), metrics.clone(), Arc::clone(&stats))?;
             media.threads.push(worker.mailbox());
             media.tcp.add_thread(worker.inbox());

@@ -17,8 +17,8 @@ use tokio::sync::broadcast;
 use super::{
     MediaEvent,
     mailbox::Mailbox,
-    socket::{SOCKETS, Wire},
     tcp::{Hub, Inbox},
+    wire::{SOCKETS, Wire},
 };
 use crate::{
     domain::relay::{ClientKey, Command, Core, EventKind, Stats, Verdict},
@@ -33,9 +33,9 @@ const ROUNDS: usize = 4;
 const PUBLISH: Duration = Duration::from_millis(500);
 
 /// All that one relay thread owns.
-pub(super) struct Worker<W> {
+pub(super) struct Worker {
     core: Core,
-    wire: W,
+    wire: Box<dyn Wire>,
     tcp: Hub,
     poll: Poll,
     mailbox: Arc<Mailbox>,
@@ -52,10 +52,10 @@ pub(super) struct Worker<W> {
     more_frames: bool,
 }
 
-impl<W: Wire> Worker<W> {
+impl Worker {
     pub(super) fn new(
         core: Core,
-        wire: W,
+        wire: Box<dyn Wire>,
         pool: Vec<UdpSocket>,
         events: broadcast::Sender<MediaEvent>,
         metrics: Metrics,

@@ -4,7 +4,7 @@ use std::{
     future::poll_fn,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Instant,
 };
 
@@ -14,7 +14,7 @@ use tokio::{
     time::Sleep,
 };
 use tokio_util::sync::WaitForCancellationFutureOwned;
-use tracing::Instrument;
+use tracing::Span;
 
 use super::{
     Client, SessionSeat, Shared,
@@ -51,8 +51,13 @@ pub(super) struct Actor<C> {
     pub(super) seats: Vec<(Ticket, LegSeat, Option<Held>)>,
     /// Why the session ended, once it has.
     pub(super) closed: Option<CloseReason>,
+    /// Where its events are told. Entered when there is something to tell, not for every message that passes.
+    pub(super) span: Span,
+    orders: Orders,
     timer: Pin<Box<Sleep>>,
     armed: Instant,
+    /// Whom `orders` and `timer` will wake; to ask them at every message would cost more than the message.
+    watched: Option<Waker>,
     /// Who is asked first for its next frame, so that neither side can starve the other.
     client_first: bool,
     _seat: SessionSeat,
@@ -72,11 +77,11 @@ pub(super) enum Pending {
     Dialling(NodeId, Pin<Box<dyn Future<Output = Result<Socket<TcpStream>, DialError>> + Send>>),
 }
 
-/// What the door may ask of all its sessions.
+/// What the door may ask of all its sessions: first to end within a time, then, or instead, to end now.
 struct Orders {
-    stop: Pin<Box<WaitForCancellationFutureOwned>>,
-    /// Heard once.
-    empty: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    next: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Whether the first was heard.
+    ending: bool,
 }
 
 /// What the loop wakes for.
@@ -88,14 +93,13 @@ enum Event {
     Idle,
 }
 
-pub(super) async fn run<C>(shared: Arc<Shared>, client: Client<C>)
+/// Boxed before it runs: futures keep a copy of what they were given by value, one in each of them.
+pub(super) fn run<C>(shared: Arc<Shared>, client: Client<C>) -> impl Future<Output = ()> + Send
 where
     C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let id = SessionId(fastrand::u64(..));
-    let span = spans::session(id, &client.app, client.address);
-    let actor = Actor::new(shared, client, id);
-    actor.serve().instrument(span).await;
+    Box::new(Actor::new(shared, client, id)).serve()
 }
 
 impl<C> Actor<C>
@@ -108,6 +112,9 @@ where
         let due = session.poll_timeout().unwrap_or(now);
         let held = shared.metrics.session_opened();
         Self {
+            span: spans::session(id, &client.app, client.address),
+            orders: Orders { next: Box::pin(shared.emptying.clone().cancelled_owned()), ending: false },
+            watched: None,
             session,
             shared,
             app: client.app,
@@ -129,46 +136,53 @@ where
         }
     }
 
-    async fn serve(mut self) {
+    async fn serve(mut self: Box<Self>) {
         let opened = clock::now();
-        tracing::info!("session opened");
-        let mut orders = Orders {
-            stop: Box::pin(self.shared.shutdown.child().cancelled_owned()),
-            empty: Some(Box::pin(self.shared.emptying.clone().cancelled_owned())),
-        };
+        let span = self.span.clone();
+        span.in_scope(|| tracing::info!("session opened"));
         while self.closed.is_none() {
-            self.turn(&mut orders).await;
+            self.turn().await;
         }
         let reason = self.closed.map_or("", CloseReason::as_str);
         self.shared.metrics.session_closed(reason);
-        tracing::info!(reason, open_for = ?clock::now().saturating_duration_since(opened), "session closed");
+        Box::pin(self.close()).await;
+        let open_for = clock::now().saturating_duration_since(opened);
+        span.in_scope(|| tracing::info!(reason, ?open_for, "session closed"));
     }
 
     /// Handles what is ready, up to a batch, then flushes; waits if nothing is.
-    async fn turn(&mut self, orders: &mut Orders) {
+    async fn turn(&mut self) {
         for handled in 0..BATCH {
-            let event = poll_fn(|cx| match self.poll_event(cx, orders) {
+            let event = poll_fn(|cx| match self.poll_event(cx) {
                 Poll::Pending if handled > 0 => Poll::Ready(Event::Idle),
                 other => other,
             })
             .await;
             let Some(input) = self.digest(event) else { break };
-            self.step(input).await;
+            self.step(input);
             if self.closed.is_some() {
                 return;
+            }
+            if self.is_full() {
+                break;
             }
         }
         self.flush().await;
     }
 
-    async fn step(&mut self, input: Input) {
+    /// Whether more input would only lengthen what waits to be written.
+    fn is_full(&self) -> bool {
+        self.client.as_ref().is_some_and(Socket::is_full) || self.links.iter().any(|link| link.socket.is_full())
+    }
+
+    fn step(&mut self, input: Input) {
         let now = clock::now();
         self.session.handle(input, now);
         for (_, seat, _) in &mut self.seats {
             seat.refresh(now);
         }
         while let Some(output) = self.session.poll_output() {
-            self.execute(output).await;
+            self.execute(output);
         }
         // A timer that fires early costs a look; setting it anew for every message would cost more.
         if let Some(due) = self.session.poll_timeout()
@@ -176,11 +190,23 @@ where
         {
             self.armed = due;
             self.timer.as_mut().reset(due.into());
+            self.watched = None;
         }
     }
 
     /// Keeps what belongs to the shell, and turns the rest into the session's input.
     fn digest(&mut self, event: Event) -> Option<Input> {
+        match event {
+            Event::Idle => None,
+            Event::Input(input) => Some(input),
+            settled => {
+                let _told = self.span.clone().entered();
+                self.settle(settled)
+            }
+        }
+    }
+
+    fn settle(&mut self, event: Event) -> Option<Input> {
         Some(match event {
             Event::Idle => return None,
             Event::Input(input) => input,
@@ -189,6 +215,7 @@ where
                 let result = result.map(|seated| {
                     let node = seated.seat.node.clone();
                     let held = seated.seat.kind.map(|kind| self.shared.metrics.leg_opened(kind, &node));
+                    self.seats.reserve_exact(1); // one leg, one link is what most sessions have
                     self.seats.push((ticket, seated.seat, held));
                     Placed { node, address: seated.address }
                 });
@@ -197,6 +224,7 @@ where
             Event::Dialled(node, Ok(socket)) => {
                 self.shared.router.registry().link_ok(&node);
                 let held = self.shared.metrics.link_opened(&node);
+                self.links.reserve_exact(1);
                 self.links.push(Link { node: node.clone(), socket, dirty: false, _held: held });
                 Input::LinkUp(node)
             }
@@ -207,18 +235,17 @@ where
         })
     }
 
-    fn poll_event(&mut self, cx: &mut Context<'_>, orders: &mut Orders) -> Poll<Event> {
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         // Shutdown first, then deadlines, then bytes: a chatty client cannot postpone either.
-        if orders.stop.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Event::Input(Input::Close(CloseReason::Shutdown)));
+        let is_watched = self.watched.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+        if (!is_watched || self.is_ordered()) && self.orders.next.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Event::Input(self.ordered()));
         }
-        if orders.empty.as_mut().is_some_and(|empty| empty.as_mut().poll(cx).is_ready()) {
-            orders.empty = None;
-            let within = self.shared.empty_within.get().copied().unwrap_or_default();
-            return Poll::Ready(Event::Input(Input::EndWithin(within)));
-        }
-        if self.timer.as_mut().poll(cx).is_ready() {
+        if (!is_watched || self.timer.is_elapsed()) && self.timer.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Event::Input(Input::Tick));
+        }
+        if !is_watched {
+            self.watched = Some(cx.waker().clone());
         }
         if let Poll::Ready(event) = self.poll_pending(cx) {
             return Poll::Ready(event);
@@ -235,24 +262,51 @@ where
         if self.client_first { Poll::Pending } else { self.poll_client(cx) }
     }
 
+    /// Whether there is an order that was not heard.
+    fn is_ordered(&self) -> bool {
+        let shared = &self.shared;
+        shared.shutdown.is_stopping() || (!self.orders.ending && shared.empty_within.get().is_some())
+    }
+
+    fn ordered(&mut self) -> Input {
+        if self.shared.shutdown.is_stopping() {
+            return Input::Close(CloseReason::Shutdown);
+        }
+        self.orders = Orders { next: Box::pin(self.shared.shutdown.child().cancelled_owned()), ending: true };
+        self.watched = None;
+        Input::EndWithin(self.shared.empty_within.get().copied().unwrap_or_default())
+    }
+
     fn poll_pending(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        if self.pending.is_empty() {
+            return Poll::Pending;
+        }
+        let _told = self.span.clone().entered();
         for at in 0..self.pending.len() {
             match &mut self.pending[at] {
                 Pending::Placing(_, _, future) => {
                     let Poll::Ready(result) = future.as_mut().poll(cx) else { continue };
-                    if let Pending::Placing(ticket, ask, _) = self.pending.swap_remove(at) {
+                    if let Pending::Placing(ticket, ask, _) = self.take_pending(at) {
                         return Poll::Ready(Event::Placed(ticket, ask, result));
                     }
                 }
                 Pending::Dialling(_, future) => {
                     let Poll::Ready(result) = future.as_mut().poll(cx) else { continue };
-                    if let Pending::Dialling(node, _) = self.pending.swap_remove(at) {
+                    if let Pending::Dialling(node, _) = self.take_pending(at) {
                         return Poll::Ready(Event::Dialled(node, result));
                     }
                 }
             }
         }
         Poll::Pending
+    }
+
+    fn take_pending(&mut self, at: usize) -> Pending {
+        let pending = self.pending.swap_remove(at);
+        if self.pending.is_empty() {
+            self.pending = Vec::new(); // most sessions never have another
+        }
+        pending
     }
 
     fn poll_client(&mut self, cx: &mut Context<'_>) -> Poll<Event> {

@@ -6,7 +6,7 @@ use super::actor::{Actor, Pending, loss};
 use crate::{
     domain::{
         ids::NodeId,
-        session::{Ask, CloseReason, Input, LinkLoss, Output, Ticket},
+        session::{Ask, Input, LinkLoss, Output, Ticket},
         signaling::Text,
     },
     upstream::{self, Dial, SocketEnd},
@@ -17,29 +17,28 @@ where
     C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     /// Carries out one output. A socket that fails here becomes the session's next input.
-    pub(super) async fn execute(&mut self, output: Output) {
+    pub(super) fn execute(&mut self, output: Output) {
         match output {
             Output::ToClient(text) => {
                 let Some(client) = &mut self.client else { return };
                 self.client_dirty = true;
                 self.shared.metrics.message_out();
-                let sent = client.feed(text).await;
+                let sent = client.feed(&text);
                 self.client_sent(sent);
             }
             Output::PingClient => {
                 let Some(client) = &mut self.client else { return };
                 self.client_dirty = true;
-                let sent = client.feed_ping().await;
-                self.client_sent(sent);
+                client.feed_ping();
             }
-            Output::ToNode(node, text) => self.send_to_node(&node, text).await,
+            Output::ToNode(node, text) => self.send_to_node(&node, &text),
             Output::Dial(node) => self.dial(node),
             Output::HangUp(node) => self.hang_up(&node),
             Output::Place(ticket, ask) => self.place(ticket, ask),
             Output::Release(ticket) => self.release(ticket),
-            Output::Relay(command) => self.shared.relay(command),
-            Output::Fact(fact) => self.shared.report(&self.app, fact),
-            Output::Close(reason) => self.close(reason).await,
+            Output::Relay(command) => self.span.in_scope(|| self.shared.relay(command)),
+            Output::Fact(fact) => self.span.in_scope(|| self.shared.report(&self.app, fact)),
+            Output::Close(reason) => self.closed = Some(reason),
         }
     }
 
@@ -61,7 +60,7 @@ where
         }
         // What failed above is told now; its consequences are flushed in the next turn.
         while let Some(output) = self.session.poll_output() {
-            self.execute(output).await;
+            self.execute(output);
         }
     }
 
@@ -72,11 +71,11 @@ where
         }
     }
 
-    async fn send_to_node(&mut self, node: &NodeId, text: Text) {
+    fn send_to_node(&mut self, node: &NodeId, text: &Text) {
         let Some(at) = self.links.iter().position(|link| link.node == *node) else { return };
         let link = &mut self.links[at];
         link.dirty = true;
-        if let Err(end) = link.socket.feed(text).await {
+        if let Err(end) = link.socket.feed(text) {
             self.link_failed(at, end);
         }
     }
@@ -106,12 +105,8 @@ where
     fn hang_up(&mut self, node: &NodeId) {
         self.pending.retain(|pending| !matches!(pending, Pending::Dialling(dialled, _) if dialled == node));
         if let Some(at) = self.links.iter().position(|link| link.node == *node) {
-            let mut socket = self.links.swap_remove(at).socket;
-            self.shared.shutdown.spawn(async move {
-                if socket.flush().await.is_ok() {
-                    socket.close(1000, "").await;
-                }
-            });
+            let socket = self.links.swap_remove(at).socket;
+            self.shared.shutdown.spawn(socket.close(1000, ""));
         }
     }
 
@@ -126,13 +121,12 @@ where
         self.seats.retain(|(seated, ..)| *seated != ticket);
     }
 
-    async fn close(&mut self, reason: CloseReason) {
-        self.closed = Some(reason);
+    /// Ends the client's socket, after what is still queued for it.
+    pub(super) async fn close(mut self: Box<Self>) {
+        let Some(reason) = self.closed else { return };
         self.pending.clear();
         self.seats.clear();
-        if let Some(mut client) = self.client.take()
-            && client.flush().await.is_ok()
-        {
+        if let Some(client) = self.client.take() {
             client.close(reason.code(), reason.as_str()).await;
         }
     }

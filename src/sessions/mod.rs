@@ -74,7 +74,7 @@ struct Shared {
     /// Absent: media goes directly between clients and nodes.
     media: Option<Media>,
     shutdown: Shutdown,
-    /// Cancelled when the door empties itself; `empty_within` is set before that.
+    /// Cancelled when the door empties itself, `empty_within` being set before that, and when it stops.
     emptying: CancellationToken,
     empty_within: OnceLock<Duration>,
 }
@@ -116,8 +116,8 @@ impl Sessions {
                 occupancy: Occupancy::new(config.limits.sessions, config.limits.sessions_per_client, over_limit),
                 metrics,
                 media,
+                emptying: shutdown.child(),
                 shutdown,
-                emptying: CancellationToken::new(),
                 empty_within: OnceLock::new(),
             }),
         }
@@ -157,11 +157,11 @@ impl Sessions {
     }
 
     /// Runs one client until its socket ends.
-    pub async fn run<C>(&self, client: Client<C>)
+    pub fn run<C>(&self, client: Client<C>) -> impl Future<Output = ()> + Send + use<C>
     where
         C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        actor::run(Arc::clone(&self.shared), client).await;
+        actor::run(Arc::clone(&self.shared), client)
     }
 }
 

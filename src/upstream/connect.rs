@@ -1,46 +1,35 @@
-//! Dials a node, and wraps a WebSocket of either side so that nobody else needs to know the library.
+//! Dials a node and shakes hands with it.
 
-use std::{
-    net::IpAddr,
-    pin::Pin,
-    task::{Context, Poll, ready},
-    time::Duration,
-};
+use std::{fmt::Write, net::IpAddr, time::Duration};
 
-use bytes::Bytes;
-use futures_util::{SinkExt, Stream};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     time::timeout,
 };
-use tokio_tungstenite::{
-    WebSocketStream,
-    tungstenite::{
-        self, Message, Utf8Bytes,
-        error::CapacityError,
-        http::{HeaderName, HeaderValue, Request},
-        protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode},
+use tokio_tungstenite::tungstenite::{
+    self,
+    error::ProtocolError,
+    handshake::{
+        client::{Response, generate_key},
+        derive_accept_key,
+        machine::TryParse,
     },
+    http::{HeaderMap, StatusCode},
 };
 
+use super::socket::{Socket, SocketLimits};
 use crate::{
-    domain::{ids::NodeAddr, session::LinkLoss, signaling::Text},
+    domain::{ids::NodeAddr, session::LinkLoss},
     net,
 };
 
-/// First size of a read buffer: signalling is small, and an idle session has two of them.
-const READ_BUFFER: usize = 1024;
-/// Frames are gathered up to this before they are written, so that a burst is one system call.
-const WRITE_TARGET: usize = 4096;
-/// Bytes that may wait for a slow peer; more ends the socket.
-const WRITE_BUFFER: usize = 1024 * 1024;
-/// How long a closing handshake may take before the socket is simply dropped.
-const CLOSE_LIMIT: Duration = Duration::from_secs(1);
+/// Bytes of a node's response head; AMS sends below 1 KiB.
+const MAX_HEAD: usize = 16 * 1024;
 
 /// The answer to a client's `Sec-WebSocket-Key` (RFC 6455 §4.2.2).
 pub fn accept_key(key: &[u8]) -> String {
-    tungstenite::handshake::derive_accept_key(key)
+    derive_accept_key(key)
 }
 
 /// Where and as whom to dial.
@@ -93,165 +82,62 @@ pub async fn dial(to: Dial) -> Result<Socket<TcpStream>, DialError> {
 }
 
 async fn dial_unbounded(to: Dial) -> Result<Socket<TcpStream>, DialError> {
-    let stream = TcpStream::connect(to.address.0).await.map_err(DialError::Connect)?;
+    let mut stream = TcpStream::connect(to.address.0).await.map_err(DialError::Connect)?;
     net::tune(&stream).map_err(DialError::Connect)?;
-    let refused = |error: tungstenite::Error| DialError::Handshake(Box::new(error));
-    let request = request(&to).map_err(|error| refused(error.into()))?;
-    let (socket, _) = tokio_tungstenite::client_async_with_config(request, stream, Some(to.limits.config()))
-        .await
-        .map_err(refused)?;
-    Ok(Socket { inner: socket, limits: to.limits })
+    let read_ahead = shake_hands(&mut stream, &to).await.map_err(|error| DialError::Handshake(Box::new(error)))?;
+    Ok(Socket::client(stream, &read_ahead, to.limits))
 }
 
-fn request(to: &Dial) -> Result<Request<()>, tungstenite::http::Error> {
-    let address = to.address.to_string();
-    let host = to.host.as_deref().unwrap_or(&address);
-    let client = to.client.to_canonical().to_string();
-    let mut request = Request::builder()
-        .uri(format!("ws://{address}{}", to.path))
-        .header("Host", host)
-        .header("Connection", "Upgrade")
-        .header("Upgrade", "websocket")
-        .header("Sec-WebSocket-Version", "13")
-        .header("Sec-WebSocket-Key", tungstenite::handshake::client::generate_key())
-        .header("X-Forwarded-Proto", if to.tls { "https" } else { "http" })
-        .body(())?;
-    for name in ["x-real-ip", "x-forwarded-for"] {
-        if let Ok(value) = HeaderValue::from_str(&client) {
-            request.headers_mut().insert(HeaderName::from_static(name), value);
+/// The client's part of RFC 6455 §4.1. Returns what came behind the response.
+async fn shake_hands(stream: &mut TcpStream, to: &Dial) -> Result<Vec<u8>, tungstenite::Error> {
+    let key = generate_key();
+    stream.write_all(request(to, &key).as_bytes()).await?;
+    let mut head = Vec::with_capacity(1024);
+    loop {
+        if stream.read_buf(&mut head).await? == 0 || head.len() > MAX_HEAD {
+            return Err(ProtocolError::HandshakeIncomplete.into());
+        }
+        if let Some((size, response)) = Response::try_parse(&head)? {
+            check(response, &derive_accept_key(key.as_bytes()))?;
+            return Ok(head.split_off(size));
         }
     }
-    Ok(request)
 }
 
-/// Bounds of one WebSocket.
-#[derive(Debug, Clone, Copy)]
-pub struct SocketLimits {
-    /// The largest message that is read; a larger one ends the socket.
-    pub max_message: usize,
-    /// How long the peer may take no bytes.
-    pub write_timeout: Duration,
+fn request(to: &Dial, key: &str) -> String {
+    let mut text = format!("GET {} HTTP/1.1\r\nHost: ", to.path);
+    let (client, scheme) = (to.client.to_canonical(), if to.tls { "https" } else { "http" });
+    // Writing to a String cannot fail.
+    let _ = match &to.host {
+        Some(host) => text.write_str(host),
+        None => write!(text, "{}", to.address),
+    };
+    let _ = write!(
+        text,
+        "\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\
+         X-Forwarded-Proto: {scheme}\r\nX-Real-IP: {client}\r\nX-Forwarded-For: {client}\r\n\r\n"
+    );
+    text
 }
 
-impl SocketLimits {
-    fn config(self) -> WebSocketConfig {
-        WebSocketConfig::default()
-            .read_buffer_size(READ_BUFFER)
-            .write_buffer_size(WRITE_TARGET)
-            .max_write_buffer_size(WRITE_BUFFER)
-            .max_message_size(Some(self.max_message))
-            .max_frame_size(Some(self.max_message))
+fn check(response: Response, accept: &str) -> Result<(), tungstenite::Error> {
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return Err(tungstenite::Error::Http(Box::new(response)));
     }
+    let headers = response.headers();
+    if !has_token(headers, "upgrade", "websocket") {
+        return Err(ProtocolError::MissingUpgradeWebSocketHeader.into());
+    }
+    if !has_token(headers, "connection", "upgrade") {
+        return Err(ProtocolError::MissingConnectionUpgradeHeader.into());
+    }
+    if headers.get("sec-websocket-accept").is_none_or(|value| value != accept) {
+        return Err(ProtocolError::SecWebSocketAcceptKeyMismatch.into());
+    }
+    Ok(())
 }
 
-/// What arrives.
-#[derive(Debug)]
-pub enum Frame {
-    /// A text message.
-    Text(Text),
-    /// A binary message, which signalling does not have.
-    Binary,
-    /// A ping (answered already) or a pong.
-    Alive,
-}
-
-/// How a socket ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SocketEnd {
-    /// The peer closed it.
-    Closed,
-    /// Reading or writing failed.
-    Io,
-    /// The peer took no bytes in time.
-    Slow,
-    /// A message was larger than `max_message`.
-    TooLarge,
-    /// The peer broke the protocol.
-    Protocol,
-}
-
-/// A WebSocket of either side, with text as the domain has it.
-#[derive(Debug)]
-pub struct Socket<S> {
-    inner: WebSocketStream<S>,
-    limits: SocketLimits,
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
-    /// The server's side of a connection that has been upgraded; `read_ahead` came with the request.
-    pub async fn server(io: S, read_ahead: Bytes, limits: SocketLimits) -> Self {
-        let config = Some(limits.config());
-        let inner = if read_ahead.is_empty() {
-            WebSocketStream::from_raw_socket(io, Role::Server, config).await
-        } else {
-            WebSocketStream::from_partially_read(io, read_ahead.to_vec(), Role::Server, config).await
-        };
-        Self { inner, limits }
-    }
-
-    /// The next frame.
-    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<Frame, SocketEnd>> {
-        let message =
-            ready!(Pin::new(&mut self.inner).poll_next(cx)).unwrap_or(Err(tungstenite::Error::ConnectionClosed));
-        Poll::Ready(match message {
-            Ok(Message::Text(text)) => Ok(Frame::Text(Text::from_utf8_bytes(text.into()))),
-            Ok(Message::Binary(_)) => Ok(Frame::Binary),
-            Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => Ok(Frame::Alive),
-            Ok(Message::Close(_)) => Err(SocketEnd::Closed),
-            Err(error) => Err(end(&error)),
-        })
-    }
-
-    /// Queues a text frame; [`Socket::flush`] sends it.
-    pub async fn feed(&mut self, text: Text) -> Result<(), SocketEnd> {
-        // The bytes came from a text frame or were written by this program: UTF-8 either way.
-        let text = Utf8Bytes::try_from(text.into_bytes()).map_err(|_| SocketEnd::Protocol)?;
-        self.feed_message(Message::Text(text)).await
-    }
-
-    /// Queues a ping.
-    pub async fn feed_ping(&mut self) -> Result<(), SocketEnd> {
-        self.feed_message(Message::Ping(Bytes::new())).await
-    }
-
-    async fn feed_message(&mut self, message: Message) -> Result<(), SocketEnd> {
-        bounded(self.limits.write_timeout, self.inner.feed(message)).await
-    }
-
-    /// Sends what was queued.
-    pub async fn flush(&mut self) -> Result<(), SocketEnd> {
-        bounded(self.limits.write_timeout, self.inner.flush()).await
-    }
-
-    /// Sends a close frame and waits briefly for the peer's.
-    pub async fn close(mut self, code: u16, reason: &'static str) {
-        let frame = CloseFrame { code: CloseCode::from(code), reason: Utf8Bytes::from_static(reason) };
-        let closing = async {
-            if self.inner.close(Some(frame)).await.is_ok() {
-                while std::future::poll_fn(|cx| self.poll_frame(cx)).await.is_ok() {}
-            }
-        };
-        // A peer that does not answer is dropped; there is nothing else to say to it.
-        let _ = timeout(CLOSE_LIMIT, closing).await;
-    }
-}
-
-async fn bounded(
-    limit: Duration,
-    write: impl Future<Output = Result<(), tungstenite::Error>>,
-) -> Result<(), SocketEnd> {
-    match timeout(limit, write).await {
-        Ok(written) => written.map_err(|error| end(&error)),
-        Err(_) => Err(SocketEnd::Slow),
-    }
-}
-
-fn end(error: &tungstenite::Error) -> SocketEnd {
-    match error {
-        tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed => SocketEnd::Closed,
-        tungstenite::Error::Capacity(CapacityError::MessageTooLong { .. }) => SocketEnd::TooLarge,
-        tungstenite::Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake) => SocketEnd::Io,
-        tungstenite::Error::Protocol(_) | tungstenite::Error::Utf8(_) => SocketEnd::Protocol,
-        _ => SocketEnd::Io,
-    }
+fn has_token(headers: &HeaderMap, name: &str, token: &str) -> bool {
+    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|part| part.trim().eq_ignore_ascii_case(token))
 }

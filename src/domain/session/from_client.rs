@@ -102,6 +102,7 @@ impl Session {
         command: Text,
         now: Instant,
     ) {
+        self.legs.reserve_exact(1); // most sessions have one, and idle ones are many
         self.legs.push(Leg {
             purpose,
             stream,

@@ -68,6 +68,7 @@ impl Session {
             Some(true) => self.ask(at, now),
             Some(false) => {}
             None => {
+                self.links.reserve_exact(1);
                 self.links.push(Link::dialling(node.clone(), address, now));
                 self.out(Output::Dial(node));
             }

@@ -121,7 +121,7 @@ impl MediaMetrics {
                 .counter("media_backend_port_reuse", "flows that ended because their node gave the port to another"),
             stalls: book.counter("media_stalls", "pauses of a session's media of over 2 s"),
             first_media: book.seconds(
-                "media_first",
+                "media_start",
                 &FIRST_MEDIA_SECONDS,
                 "from a client's first STUN to its first media",
             ),
