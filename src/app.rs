@@ -10,7 +10,7 @@ use crate::{
     config::{self, Config, StaticNode},
     demo,
     domain::ids::AppName,
-    front::{self, Front, Pages},
+    front::{self, Front, Pages, Sink},
     health::{Prober, Readiness, listener},
     media::Media,
     net,
@@ -78,7 +78,9 @@ pub async fn serve(file: &Path) -> Result<(), AppError> {
 /// `forebay demo`
 pub async fn run_demo(options: cli::Demo) -> Result<(), AppError> {
     let mut config = Config::demo();
-    config.listen = vec![config::Listen { bind: options.listen }];
+    // Where both are at one address, what clients are told of the one holds for the other.
+    let ice_tcp = options.listen.ip() == options.media.ip();
+    config.listen = vec![config::Listen { bind: options.listen, ice_tcp }];
     config.admin.bind = options.admin;
     config.media.bind = options.media.ip();
     config.media.ports = ports(options.media.port());
@@ -206,8 +208,11 @@ impl Door {
         // Everything is bound before anything is served: a port that is taken is told at once, and nothing half starts.
         let mut listeners = Vec::new();
         for listen in &config.listen {
-            listeners.push(net::listen(listen.bind).map_err(bind("listen.bind", listen.bind))?);
+            let listener = net::listen(listen.bind).map_err(bind("listen.bind", listen.bind))?;
+            listeners.push((listener, listen.ice_tcp));
         }
+        let ice_tcp = listeners.iter().filter(|(_, ice_tcp)| *ice_tcp).map(|(listener, _)| listener.local_addr());
+        let ice_tcp = ice_tcp.collect::<Result<Vec<_>, _>>()?;
         let readiness = Readiness::new();
         if let Some(address) = config.health.bind {
             listener::start(address, readiness.clone(), shutdown.child()).map_err(bind("health.bind", address))?;
@@ -219,11 +224,13 @@ impl Door {
         let over_limit = Arc::new(move |over| full.set_over_limit(over));
         let media = match config.media.mode {
             config::MediaMode::Relay => {
-                Some(Media::start(&config.media, metrics.clone(), shutdown).map_err(unavailable)?)
+                Some(Media::start_with(&config.media, &ice_tcp, metrics.clone(), shutdown).map_err(unavailable)?)
             }
             config::MediaMode::Direct => None,
         };
         let relayed = media.as_ref().map(Media::address);
+        let sink =
+            media.clone().map(|media| Sink::new(move |stream, client, read| media.take_tcp(stream, client, read)));
         let sessions = Sessions::new(&config, registry.clone(), metrics.clone(), media, over_limit, shutdown.clone());
         let apps = Arc::new(config.apps.clone());
         let state =
@@ -236,11 +243,13 @@ impl Door {
             metrics,
             header_timeout: config.limits.header_timeout,
             pages,
+            ice_tcp: None,
         };
         let mut http = Vec::new();
-        for listener in listeners {
+        for (listener, ice_tcp) in listeners {
+            let front = Front { ice_tcp: sink.clone().filter(|_| ice_tcp), ..front.clone() };
             http.push(listener.local_addr()?);
-            shutdown.spawn(front::serve(listener, front.clone(), shutdown.clone()));
+            shutdown.spawn(front::serve(listener, front, shutdown.clone()));
         }
         readiness.started();
         let config::ShutdownConfig { lame_duck, deadline } = config.shutdown;

@@ -12,7 +12,7 @@ mod value;
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     ops::RangeInclusive,
     path::PathBuf,
     time::Duration,
@@ -65,6 +65,8 @@ pub struct Config {
 pub struct Listen {
     /// `bind`, default `0.0.0.0:5080`.
     pub bind: SocketAddr,
+    /// `ice_tcp`, default false: clients without UDP may bring their media here too (RFC 6544).
+    pub ice_tcp: bool,
 }
 
 /// The admin listener.
@@ -295,6 +297,45 @@ pub struct ExternalIp {
     pub public: IpAddr,
     /// The local address that it is mapped to; the pair counts only where the relay is bound to it or to all addresses.
     pub bind: Option<IpAddr>,
+}
+
+/// What clients are told of a listener that takes ICE-TCP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Told {
+    /// These addresses, with the listener's port.
+    These(Vec<IpAddr>),
+    /// This machine's own address, which the routing table knows.
+    Own,
+    /// Nothing: no client could connect to it.
+    Nothing,
+}
+
+impl Media {
+    /// Whether clients may be told this address.
+    pub fn may_tell(&self, ip: IpAddr) -> bool {
+        self.allow_private_public_ip || is_global(ip)
+    }
+
+    /// What clients are told of a listener at `bind`: the external addresses that are for it, else its own. A bare
+    /// external address is this machine's, so it is for every listener that others can reach at all.
+    pub fn told_of(&self, bind: IpAddr) -> Told {
+        let same_family = |ip: IpAddr| ip.is_ipv4() == bind.is_ipv4() || bind == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+        let is_for = |ip: &&ExternalIp| match ip.bind {
+            Some(local) => bind.is_unspecified() || local == bind,
+            None => !bind.is_loopback() || ip.public.is_loopback(),
+        };
+        let external = self.external_ips.iter().filter(is_for).map(|ip| ip.public);
+        let external: Vec<IpAddr> = external.filter(|ip| same_family(*ip) && self.may_tell(*ip)).collect();
+        if !external.is_empty() {
+            Told::These(external)
+        } else if bind.is_unspecified() {
+            Told::Own
+        } else if self.may_tell(bind) {
+            Told::These(vec![bind])
+        } else {
+            Told::Nothing
+        }
+    }
 }
 
 /// `[limits]`

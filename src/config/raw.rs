@@ -54,7 +54,7 @@ macro_rules! tables {
 
 tables! {
     /// `[[listen]]`
-    RawListen { bind: SocketAddr }
+    RawListen { bind: SocketAddr, ice_tcp: bool }
     /// `[admin]`
     RawAdmin { bind: SocketAddr, token_file: String, token_env: String }
     /// `[health]`

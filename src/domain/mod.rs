@@ -15,3 +15,4 @@ pub mod routing;
 pub mod sdp;
 pub mod session;
 pub mod signaling;
+pub mod sniff;

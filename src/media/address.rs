@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use super::MediaError;
 use crate::{
-    config::{self, is_global},
+    config::{self, Told},
     domain::sdp::{PublicCandidate, Transport},
 };
 
@@ -42,7 +42,29 @@ pub(super) fn public(config: &config::Media, bound: SocketAddr) -> Result<Vec<Pu
 }
 
 fn usable(config: &config::Media, ip: IpAddr) -> bool {
-    config.allow_private_public_ip || is_global(ip)
+    config.may_tell(ip)
+}
+
+/// What clients are told of a listener that takes ICE-TCP, with the port that it is bound to.
+pub(super) fn ice_tcp(config: &config::Media, listener: SocketAddr) -> Result<Vec<PublicCandidate>, MediaError> {
+    let ip = listener.ip().to_canonical();
+    let told = match config.told_of(ip) {
+        Told::These(told) => told,
+        Told::Own => {
+            let families = if ip.is_ipv6() { &SOMEWHERE[..] } else { &SOMEWHERE[..1] };
+            families.iter().filter_map(|to| source_towards(*to)).filter(|ip| usable(config, *ip)).collect()
+        }
+        Told::Nothing => Vec::new(),
+    };
+    if told.is_empty() {
+        return Err(MediaError::NoPublicAddress(format!(
+            "clients cannot be told where ICE-TCP is, for no address of the listener at {listener} is public; write the \
+             public one, or leave ice_tcp out"
+        )));
+    }
+    let candidate =
+        |ip| PublicCandidate { address: SocketAddr::new(ip, listener.port()), transport: Transport::TcpPassive };
+    Ok(told.into_iter().map(candidate).collect())
 }
 
 /// What nodes are told of the pool socket bound at `pool`; `None` where they are to be told nothing, or where it sends
@@ -102,6 +124,43 @@ mod tests {
         let refused = told("bind = \"10.0.0.5\"").unwrap_err();
         assert!(refused.contains("media.allow_private_public_ip"), "{refused}");
         assert_eq!(told("bind = \"10.0.0.5\"\nallow_private_public_ip = true").unwrap(), ["10.0.0.5:5001"]);
+    }
+
+    fn told_of(listener: &str, media: &str) -> Result<Vec<String>, String> {
+        let config = Config::from_toml_str(&format!(
+            "[apps]\nLiveApp = {{}}\n[mongo]\nuri = \"mongodb://127.0.0.1\"\n[media]\n{media}\n"
+        ))
+        .unwrap()
+        .media;
+        let found = ice_tcp(&config, listener.parse().unwrap()).map_err(|why| why.to_string())?;
+        assert!(found.iter().all(|candidate| candidate.transport == Transport::TcpPassive));
+        Ok(found.iter().map(|candidate| candidate.address.to_string()).collect())
+    }
+
+    #[test]
+    fn a_listener_is_told_with_its_own_port_at_the_doors_public_address() {
+        let pairs = "external_ips = [\"198.51.100.10/10.0.0.5\", \"2001:db8::1\"]";
+        assert_eq!(
+            told_of("0.0.0.0:443", pairs).unwrap(),
+            ["198.51.100.10:443"],
+            "an IPv4 listener has no IPv6 clients"
+        );
+        assert_eq!(told_of("[::]:443", pairs).unwrap(), ["198.51.100.10:443", "[2001:db8::1]:443"]);
+        assert_eq!(told_of("10.0.0.5:5080", pairs).unwrap(), ["198.51.100.10:5080"]);
+        assert_eq!(told_of("198.51.100.9:5080", "").unwrap(), ["198.51.100.9:5080"]);
+        assert_eq!(told_of("127.0.0.1:5080", "bind = \"127.0.0.1\"").unwrap(), ["127.0.0.1:5080"]);
+    }
+
+    #[test]
+    fn a_listener_without_an_address_of_its_own_is_told_to_nobody() {
+        for (listener, media) in [
+            ("127.0.0.1:5080", "external_ips = [\"198.51.100.10\"]"),
+            ("10.0.0.7:5080", "external_ips = [\"198.51.100.10/10.0.0.5\"]"),
+            ("10.0.0.7:5080", ""),
+        ] {
+            let refused = told_of(listener, media).unwrap_err();
+            assert!(refused.contains(listener) && refused.contains("ice_tcp"), "{refused}");
+        }
     }
 
     #[test]

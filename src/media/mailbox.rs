@@ -59,7 +59,8 @@ impl Mailbox {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wake(&self) {
+    /// Has the thread look at what waits, here or in another queue of its own.
+    pub(super) fn wake(&self) {
         // One wake-up is enough until the thread has looked.
         if !self.pending.swap(true, Ordering::Release) {
             self.waker.wake().expect("an eventfd that this process holds takes a write");

@@ -20,6 +20,7 @@ mod line;
 mod mailbox;
 #[cfg(target_os = "linux")]
 mod socket;
+mod tcp;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -27,19 +28,20 @@ mod worker;
 
 use std::{
     fmt, io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, UdpSocket},
     sync::Arc,
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
-use tokio::sync::broadcast;
+use tokio::{net::TcpStream, sync::broadcast};
 
-use self::{bound::Bound, mailbox::Mailbox, worker::Worker};
+use self::{bound::Bound, mailbox::Mailbox, tcp::Acceptor, worker::Worker};
 use crate::{
     config,
     domain::{
+        ids::ClientAddr,
         relay::{self, Command, Core, Refused, RelaySettings, Stats, TransportId},
         sdp::PublicCandidate,
     },
@@ -102,6 +104,7 @@ pub struct Media(Arc<Inner>);
 
 struct Inner {
     address: SocketAddr,
+    tcp: Acceptor,
     public: Vec<PublicCandidate>,
     private: Option<SocketAddr>,
     threads: Vec<Arc<Mailbox>>,
@@ -116,19 +119,44 @@ impl Media {
     /// # Errors
     /// No port is free, there is no address that clients could be told, or the system refuses sockets or threads.
     pub fn start(config: &config::Media, metrics: Metrics, shutdown: &Shutdown) -> Result<Self, MediaError> {
+        Self::start_with(config, &[], metrics, shutdown)
+    }
+
+    /// The same with listeners, as they are bound, on which clients may also bring their media ([`Media::take_tcp`]).
+    ///
+    /// # Errors
+    /// As [`Media::start`]; also where clients cannot be told an address of a listener.
+    pub fn start_with(
+        config: &config::Media,
+        ice_tcp: &[SocketAddr],
+        metrics: Metrics,
+        shutdown: &Shutdown,
+    ) -> Result<Self, MediaError> {
         let bound = Bound::open(config)?;
-        let public = address::public(config, bound.address)?;
+        let mut public = address::public(config, bound.address)?;
+        for listener in ice_tcp {
+            public.extend(address::ice_tcp(config, *listener)?);
+        }
         let private = address::private(config, bound.private);
         let (events, _) = broadcast::channel(EVENTS);
-        let mut media =
-            Inner { address: bound.address, public, private, threads: Vec::new(), stats: Vec::new(), events };
+        let mut media = Inner {
+            address: bound.address,
+            tcp: Acceptor::new(metrics.clone(), shutdown.clone()),
+            public,
+            private,
+            threads: Vec::new(),
+            stats: Vec::new(),
+            events,
+        };
         let mut running = Vec::new();
         for (nth, sockets) in bound.threads.into_iter().enumerate() {
             let stats = Arc::new(ArcSwap::default());
             let core = Core::new(settings(config), seed(), Instant::now());
-            let worker =
-                Worker::new(core, wire::wire(sockets), media.events.clone(), metrics.clone(), Arc::clone(&stats))?;
+            let pool = sockets[1..].iter().map(UdpSocket::try_clone).collect::<io::Result<_>>()?;
+            let wire = wire::wire(sockets);
+            let worker = Worker::new(core, wire, pool, media.events.clone(), metrics.clone(), Arc::clone(&stats))?;
             media.threads.push(worker.mailbox());
+            media.tcp.add_thread(worker.inbox());
             media.stats.push(stats);
             running.push(thread::Builder::new().name(format!("media-{nth}")).spawn(move || worker.run())?);
         }
@@ -140,6 +168,13 @@ impl Media {
     /// The public UDP socket as it is bound, with its real port.
     pub fn address(&self) -> SocketAddr {
         self.0.address
+    }
+
+    /// Takes over a client's connection that begins with a framed STUN request. `read` are the bytes that were taken
+    /// from it already. It ends with its flow, after 5 s without an authenticated request, or at once where there are
+    /// too many.
+    pub fn take_tcp(&self, stream: TcpStream, client: ClientAddr, read: &[u8]) {
+        self.0.tcp.take(stream, client.0, read);
     }
 
     /// What clients are told to send to.

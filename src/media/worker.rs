@@ -5,6 +5,7 @@
 
 use std::{
     io::{self, ErrorKind},
+    net::UdpSocket,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -16,6 +17,7 @@ use tokio::sync::broadcast;
 use super::{
     MediaEvent,
     mailbox::Mailbox,
+    tcp::{Hub, Inbox},
     wire::{SOCKETS, Wire},
 };
 use crate::{
@@ -34,6 +36,7 @@ const PUBLISH: Duration = Duration::from_millis(500);
 pub(super) struct Worker {
     core: Core,
     wire: Box<dyn Wire>,
+    tcp: Hub,
     poll: Poll,
     mailbox: Arc<Mailbox>,
     events: broadcast::Sender<MediaEvent>,
@@ -45,12 +48,15 @@ pub(super) struct Worker {
     ready: [bool; SOCKETS],
     /// The socket that the next round begins with.
     first: usize,
+    /// Frames of ICE-TCP connections wait for another turn.
+    more_frames: bool,
 }
 
 impl Worker {
     pub(super) fn new(
         core: Core,
         wire: Box<dyn Wire>,
+        pool: Vec<UdpSocket>,
         events: broadcast::Sender<MediaEvent>,
         metrics: Metrics,
         published: Arc<ArcSwap<Stats>>,
@@ -60,9 +66,12 @@ impl Worker {
             poll.registry().register(&mut SourceFd(descriptor), Token(nth), Interest::READABLE)?;
         }
         let mailbox = Arc::new(Mailbox::new(Waker::new(poll.registry(), MAILBOX)?));
+        let inbox = Arc::new(Inbox::new(Arc::clone(&mailbox)));
+        let tcp = Hub::new(inbox, pool, metrics.clone());
         Ok(Self {
             core,
             wire,
+            tcp,
             poll,
             mailbox,
             events,
@@ -72,11 +81,17 @@ impl Worker {
             wire_published: WireFacts::default(),
             ready: [true; SOCKETS],
             first: 0,
+            more_frames: false,
         })
     }
 
     pub(super) fn mailbox(&self) -> Arc<Mailbox> {
         Arc::clone(&self.mailbox)
+    }
+
+    /// How ICE-TCP connections reach this thread.
+    pub(super) fn inbox(&self) -> Arc<Inbox> {
+        self.tcp.inbox()
     }
 
     /// Runs until the mailbox says stop.
@@ -114,7 +129,7 @@ impl Worker {
 
     /// How long nothing is to be done unless somebody sends something.
     fn timeout(&self, now: Instant) -> Option<Duration> {
-        if self.ready.contains(&true) {
+        if self.more_frames || self.ready.contains(&true) {
             return Some(Duration::ZERO);
         }
         let due = [self.core.poll_timeout(), self.publish_at].into_iter().flatten().min()?;
@@ -146,7 +161,18 @@ impl Worker {
                 self.serve(socket);
             }
         }
-        self.ready.contains(&true)
+        self.serve_tcp();
+        self.more_frames || self.ready.contains(&true)
+    }
+
+    /// Moves one batch of ICE-TCP frames.
+    fn serve_tcp(&mut self) {
+        let (moved, more) = self.tcp.serve(&mut self.core);
+        self.more_frames = more;
+        if moved {
+            self.moved(Instant::now());
+            self.tell_events();
+        }
     }
 
     /// Moves one batch of one socket.
@@ -166,8 +192,9 @@ impl Worker {
             match verdict {
                 Verdict::ToNode { pool, to } => self.wire.forward(nth, 1 + usize::from(pool), to),
                 Verdict::ToClient(ClientKey::Udp(to)) => self.wire.forward(nth, 0, to),
+                Verdict::ToClient(ClientKey::Tcp { conn, .. }) => self.tcp.to_client(conn, bytes),
                 // Counted by the core.
-                Verdict::ToClient(ClientKey::Tcp { .. }) | Verdict::Drop(_) => {}
+                Verdict::Drop(_) => {}
             }
         }
         self.wire.flush();
@@ -196,7 +223,10 @@ impl Worker {
         while let Some(event) = self.core.poll_event() {
             match &event.kind {
                 EventKind::FirstMedia { after } => self.metrics.media_started(*after),
-                EventKind::FlowClosed { reason, .. } => self.metrics.media_flow_closed(*reason),
+                EventKind::FlowClosed { client, reason } => {
+                    self.metrics.media_flow_closed(*reason);
+                    self.tcp.flow_closed(&self.core, *client);
+                }
                 _ => {}
             }
             self.tell(MediaEvent::Relay(event));

@@ -24,7 +24,7 @@ use crate::domain::{
 };
 
 use self::media::MediaMetrics;
-pub use self::media::WireFacts;
+pub use self::media::{TcpDrop, TcpEnd, WireFacts};
 
 /// The content type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::{
-    super::{ExternalIp, Media, MediaMode, Problems, raw::RawMedia},
+    super::{ExternalIp, Listen, Media, MediaMode, Problems, Told, raw::RawMedia},
     within,
 };
 
@@ -31,6 +31,22 @@ pub(super) fn media(raw: RawMedia, problems: &mut Problems) -> Media {
         announce_private_candidate: raw.announce_private_candidate.unwrap_or(true),
         allow_private_public_ip: allow_private,
         node_ports: raw.node_ports.map_or(50_000..=60_000, |ports| ports.0),
+    }
+}
+
+/// ICE-TCP needs a relay behind the listener, and an address in front of it.
+pub(super) fn ice_tcp(listen: &[Listen], media: &Media, problems: &mut Problems) {
+    for (nth, listen) in listen.iter().enumerate().filter(|(_, listen)| listen.ice_tcp) {
+        let (key, ip) = (format!("listen[{nth}].ice_tcp"), listen.bind.ip().to_canonical());
+        if media.mode == MediaMode::Direct {
+            problems.add(key, "needs media.mode = \"relay\"; nothing is relayed here");
+        } else if media.told_of(ip) == Told::Nothing {
+            let what = format!(
+                "{ip} is no address that a client outside could connect to, so it cannot be told one; write the public \
+                 one as \"PUBLIC/{ip}\" into media.external_ips, or leave ice_tcp out"
+            );
+            problems.add(key, what);
+        }
     }
 }
 
@@ -95,6 +111,23 @@ mod tests {
         {
             assert!(checked(&format!("external_ips = [{bad:?}]")).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn ice_tcp_without_a_relay_or_an_address_of_its_own_is_told_why() {
+        let checked = |listen: &str, media: &str| {
+            let text = format!(
+                "[apps]\nLiveApp = {{}}\n[mongo]\nuri = \"mongodb://127.0.0.1\"\n[[listen]]\nbind = \"{listen}\"\n\
+                 ice_tcp = true\n[media]\n{media}\n"
+            );
+            Config::from_toml_str(&text).map(|config| config.listen[0].ice_tcp).map_err(|problems| problems.to_string())
+        };
+        assert_eq!(checked("0.0.0.0:443", ""), Ok(true));
+        assert_eq!(checked("10.0.0.5:443", "external_ips = [\"198.51.100.10/10.0.0.5\"]"), Ok(true));
+        let direct = checked("0.0.0.0:443", "mode = \"direct\"").unwrap_err();
+        assert!(direct.starts_with("listen[0].ice_tcp: needs media.mode"), "{direct}");
+        let behind = checked("127.0.0.1:5080", "external_ips = [\"198.51.100.10\"]").unwrap_err();
+        assert!(behind.starts_with("listen[0].ice_tcp: 127.0.0.1 is no address"), "{behind}");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use prometheus_client::metrics::{counter::Counter, gauge::Gauge, histogram::Histogram};
 
-use super::{Book, Counters, Gauges, Metrics, Word, word};
+use super::{Book, Counters, Gauges, Held, Metrics, Word, word};
 use crate::domain::relay::{DropReason, FlowEnd, FlowState, Refused, Stats};
 
 /// Seconds from the first authenticated STUN request to the first media.
@@ -21,6 +21,66 @@ pub struct WireFacts {
     pub send_full: u64,
     /// Datagrams that the kernel would not send.
     pub send_errors: u64,
+}
+
+/// Why an ICE-TCP connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TcpEnd {
+    /// There are as many as there may be.
+    Full,
+    /// The client closed it, or it broke.
+    HungUp,
+    /// It brought a frame longer than a datagram can be.
+    BadFrame,
+    /// It brought no authenticated STUN request in time.
+    Unproven,
+    /// The client took no bytes for too long.
+    Slow,
+    /// Its flow ended.
+    FlowClosed,
+    /// The process or the relay thread ends.
+    Ending,
+}
+
+impl TcpEnd {
+    const ALL: [Self; 7] =
+        [Self::Full, Self::HungUp, Self::BadFrame, Self::Unproven, Self::Slow, Self::FlowClosed, Self::Ending];
+
+    /// The reason as metrics spell it.
+    pub fn as_str(self) -> Word {
+        match self {
+            Self::Full => "full",
+            Self::HungUp => "hung_up",
+            Self::BadFrame => "bad_frame",
+            Self::Unproven => "unproven",
+            Self::Slow => "slow",
+            Self::FlowClosed => "flow_closed",
+            Self::Ending => "ending",
+        }
+    }
+}
+
+/// Why a frame of an ICE-TCP connection was dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TcpDrop {
+    /// Of a client whose relay thread's queue, or whose own share of it, was full.
+    ThreadFull,
+    /// For a client that does not take its bytes fast enough.
+    ClientFull,
+    /// The kernel would not send it to the node.
+    SendError,
+}
+
+impl TcpDrop {
+    const ALL: [Self; 3] = [Self::ThreadFull, Self::ClientFull, Self::SendError];
+
+    fn as_str(self) -> Word {
+        match self {
+            Self::ThreadFull => "thread_full",
+            Self::ClientFull => "client_full",
+            Self::SendError => "send_error",
+        }
+    }
 }
 
 /// The relay's part of the metrics.
@@ -40,6 +100,9 @@ pub(super) struct MediaMetrics {
     refused: Counters<1>,
     events_lost: Counter,
     wire: Counters<1>,
+    tcp_open: Gauge,
+    tcp_closed: Counters<1>,
+    tcp_drops: Counters<1>,
 }
 
 impl MediaMetrics {
@@ -69,8 +132,25 @@ impl MediaMetrics {
             ),
             events_lost: book.counter("media_events_lost", "events of the relay that found their queue full"),
             wire: book.counters("media_socket_trouble", &["what"], "datagrams lost at the relay's sockets, and errors"),
+            tcp_open: book.gauge("media_tcp_connections", "ICE-TCP connections that are open now"),
+            tcp_closed: book.counters(
+                "media_tcp_closed",
+                &["reason"],
+                "ICE-TCP connections that ended, with the reason",
+            ),
+            tcp_drops: book.counters(
+                "media_tcp_drops",
+                &["reason"],
+                "frames of ICE-TCP that were dropped, with the reason",
+            ),
         };
         // Every series is there from the start: an alert on one that has not happened yet must not be an alert on nothing.
+        for end in TcpEnd::ALL {
+            metrics.tcp_closed.get_or_create_owned(&[word("reason", end.as_str())]);
+        }
+        for why in TcpDrop::ALL {
+            metrics.tcp_drops.get_or_create_owned(&[word("reason", why.as_str())]);
+        }
         metrics.moved(&Stats::default(), &Stats::default(), WireFacts::default(), WireFacts::default());
         metrics
     }
@@ -125,6 +205,21 @@ impl Metrics {
     /// A flow of the relay ended.
     pub fn media_flow_closed(&self, reason: FlowEnd) {
         self.0.media.flows_closed.get_or_create(&[word("reason", reason.as_str())]).inc();
+    }
+
+    /// An ICE-TCP connection was taken; it is open until the guard drops.
+    pub fn media_tcp_opened(&self) -> Held {
+        Held::new(self.0.media.tcp_open.clone())
+    }
+
+    /// An ICE-TCP connection ended, or was refused, with the reason.
+    pub fn media_tcp_closed(&self, end: TcpEnd) {
+        self.0.media.tcp_closed.get_or_create(&[word("reason", end.as_str())]).inc();
+    }
+
+    /// A frame of an ICE-TCP connection was dropped, with the reason.
+    pub fn media_tcp_dropped(&self, why: TcpDrop) {
+        self.0.media.tcp_drops.get_or_create(&[word("reason", why.as_str())]).inc();
     }
 
     /// The relay refused a command of a session.
