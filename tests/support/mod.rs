@@ -7,4 +7,5 @@ pub mod cluster;
 pub mod mongod;
 pub mod process;
 pub mod str0m_peer;
+pub mod udp_path;
 pub mod webrtc_peer;
