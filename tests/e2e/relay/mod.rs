@@ -11,6 +11,8 @@ use crate::support::{
 };
 
 mod attacks;
+mod ends;
+mod junk;
 mod rebinds;
 
 const RELAYED: [&str; 7] = ["demo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--media", "127.0.0.1:0"];
