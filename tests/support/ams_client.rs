@@ -4,6 +4,7 @@
 
 use std::{
     collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
     pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
@@ -103,15 +104,29 @@ pub struct Plan {
     pub video: bool,
     /// Further fields of the `publish` or `play` message.
     pub fields: Value,
+    /// Where the client's media is bound.
+    pub ip: IpAddr,
 }
 
 impl Plan {
     pub fn publish(stream: &str) -> Self {
-        Self { kind: Kind::Publish, stream: stream.to_owned(), audio: true, video: true, fields: json!({}) }
+        Self {
+            kind: Kind::Publish,
+            stream: stream.to_owned(),
+            audio: true,
+            video: true,
+            fields: json!({}),
+            ip: Ipv4Addr::LOCALHOST.into(),
+        }
     }
 
     pub fn play(stream: &str) -> Self {
         Self { kind: Kind::Play, ..Self::publish(stream) }
+    }
+
+    pub fn at(mut self, ip: IpAddr) -> Self {
+        self.ip = ip;
+        self
     }
 
     pub fn with(mut self, fields: Value) -> Self {

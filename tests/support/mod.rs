@@ -5,6 +5,7 @@
 pub mod ams_client;
 pub mod cluster;
 pub mod mongod;
+pub mod namespaces;
 pub mod process;
 pub mod str0m_peer;
 pub mod udp_path;

@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
@@ -48,7 +49,7 @@ pub fn stack(plan: Plan, ports: MediaPorts) -> Pin<Box<dyn Future<Output = ()> +
 
 async fn run(plan: Plan, mut ports: MediaPorts) -> Result<(), Error> {
     let (happenings, mut happened) = mpsc::unbounded_channel();
-    let pc = build(Handler { happenings }).await?;
+    let pc = build(plan.ip, Handler { happenings }).await?;
     let mut peer = Peer {
         pc: Arc::clone(&pc),
         plan,
@@ -290,7 +291,7 @@ async fn count_media(track: Arc<dyn TrackRemote>, report: Reporter) {
     }
 }
 
-async fn build(handler: Handler) -> Result<Arc<dyn PeerConnection>, Error> {
+async fn build(ip: IpAddr, handler: Handler) -> Result<Arc<dyn PeerConnection>, Error> {
     let mut engine = MediaEngine::default();
     engine.register_default_codecs()?;
     let registry =
@@ -304,7 +305,7 @@ async fn build(handler: Handler) -> Result<Arc<dyn PeerConnection>, Error> {
         .with_interceptor_registry(registry)
         .with_setting_engine(settings)
         .with_handler(Arc::new(handler))
-        .with_udp_addrs(vec!["127.0.0.1:0".to_owned()])
+        .with_udp_addrs(vec![SocketAddr::new(ip, 0)])
         .build()
         .await?;
     Ok(Arc::new(pc))

@@ -13,6 +13,7 @@ use crate::support::{
 mod attacks;
 mod ends;
 mod junk;
+mod namespaces;
 mod rebinds;
 
 const RELAYED: [&str; 7] = ["demo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--media", "127.0.0.1:0"];
