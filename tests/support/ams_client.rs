@@ -274,6 +274,49 @@ impl Leg {
     }
 }
 
+/// A WebRTC stack without signalling: the test carries its descriptions.
+pub struct Alone {
+    pub orders: mpsc::UnboundedSender<MediaOrder>,
+    pub events: mpsc::UnboundedReceiver<MediaEvent>,
+    report: watch::Receiver<Report>,
+}
+
+impl Alone {
+    pub fn start(plan: Plan, stack: Stack) -> Self {
+        let (orders, to_stack) = mpsc::unbounded_channel();
+        let (from_stack, events) = mpsc::unbounded_channel();
+        let (reporter, report) = watch::channel(Report::default());
+        let reporter = Reporter { report: reporter, begun: Instant::now() };
+        tokio::spawn(stack(plan, MediaPorts { orders: to_stack, events: from_stack, report: reporter }));
+        Self { orders, events, report }
+    }
+
+    /// Its next offer or answer.
+    ///
+    /// # Panics
+    ///
+    /// When that takes too long.
+    pub async fn description(&mut self) -> String {
+        let event = tokio::time::timeout(PATIENCE, self.events.recv()).await.expect("it describes itself in time");
+        match event.expect("the stack runs") {
+            MediaEvent::Offer(sdp) | MediaEvent::Answer(sdp) => sdp,
+            MediaEvent::Candidate { .. } => panic!("this stack does not trickle"),
+        }
+    }
+
+    /// Waits until the record satisfies `check`, and returns it.
+    ///
+    /// # Panics
+    ///
+    /// When that takes too long.
+    pub async fn until(&self, what: &str, check: impl Fn(&Report) -> bool) -> Report {
+        let mut report = self.report.clone();
+        let seen = tokio::time::timeout(PATIENCE, report.wait_for(&check)).await;
+        let Ok(Ok(seen)) = seen else { panic!("never saw that {what}; saw {}", brief(&self.report.borrow())) };
+        seen.clone()
+    }
+}
+
 fn brief(report: &Report) -> String {
     let word = |message: &Value| {
         let definition = message["definition"].as_str().or(message["type"].as_str()).unwrap_or_default();

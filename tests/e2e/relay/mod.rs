@@ -12,6 +12,7 @@ use crate::support::{
 
 mod attacks;
 mod ends;
+mod following;
 mod junk;
 mod namespaces;
 mod rebinds;
