@@ -54,12 +54,6 @@ async fn run(plan: Plan, ports: MediaPorts) -> Result<(), Box<dyn std::error::Er
     if plan.fields["h264"] == true {
         config = config.clear_codecs().enable_opus(true, false).enable_h264(true);
     }
-    if plan.fields["follows"] == true {
-        // As browsers' and AMS's stack does, a path that has died is left for one that lives.
-        config.set_initial_stun_rto(Duration::from_millis(250));
-        config.set_max_stun_rto(Duration::from_millis(500));
-        config.set_max_stun_retransmits(3);
-    }
     config = config.set_crypto_provider(Arc::new(str0m::crypto::from_feature_flags()));
     let mut rtc = config.build(Instant::now());
     rtc.add_local_candidate(Candidate::host(address, "udp")?);
