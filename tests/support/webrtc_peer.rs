@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
@@ -63,7 +64,7 @@ fn run_as(network: Network, plan: Plan, ports: MediaPorts) -> Pin<Box<dyn Future
 
 async fn run(network: Network, plan: Plan, mut ports: MediaPorts) -> Result<(), Error> {
     let (happenings, mut happened) = mpsc::unbounded_channel();
-    let pc = build(network, Handler { happenings }).await?;
+    let pc = build(network, plan.ip, Handler { happenings }).await?;
     let mut peer = Peer {
         pc: Arc::clone(&pc),
         plan,
@@ -305,7 +306,7 @@ async fn count_media(track: Arc<dyn TrackRemote>, report: Reporter) {
     }
 }
 
-async fn build(network: Network, handler: Handler) -> Result<Arc<dyn PeerConnection>, Error> {
+async fn build(network: Network, ip: IpAddr, handler: Handler) -> Result<Arc<dyn PeerConnection>, Error> {
     let mut engine = MediaEngine::default();
     engine.register_default_codecs()?;
     let registry =
@@ -316,7 +317,7 @@ async fn build(network: Network, handler: Handler) -> Result<Arc<dyn PeerConnect
         .with_multicast_dns_mode(MulticastDnsMode::Disabled)
         .with_network_types(types)
         .build();
-    let address = vec!["127.0.0.1:0".to_owned()];
+    let address = vec![SocketAddr::new(ip, 0)];
     let (udp, tcp) = if network == Network::Tcp { (Vec::new(), address) } else { (address, Vec::new()) };
     let pc = PeerConnectionBuilder::new()
         .with_media_engine(engine)

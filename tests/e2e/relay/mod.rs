@@ -10,6 +10,13 @@ use crate::support::{
     str0m_peer, webrtc_peer,
 };
 
+mod attacks;
+mod ends;
+mod following;
+mod junk;
+mod namespaces;
+mod rebinds;
+
 const RELAYED: [&str; 7] = ["demo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--media", "127.0.0.1:0"];
 
 #[tokio::test(flavor = "multi_thread")]
