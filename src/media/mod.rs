@@ -8,6 +8,8 @@
 //!                 sessions                            subscribers, metrics
 //! ```
 //!
+//! Clients without UDP bring the same datagrams over TCP (`tcp.rs`).
+//!
 //! The threads are plain threads: media does not wait for signalling, and signalling does not wait for media. They share
 //! nothing. The kernel chooses a client's thread by its own hash, so a command goes to all.
 //!
