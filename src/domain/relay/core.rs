@@ -110,7 +110,8 @@ impl Core {
             next_generation: 0,
             sources: Sources::new(blame, hash),
             failures: Bucket::default(),
-            events: VecDeque::new(),
+            // All at once, so that no packet ever makes it grow.
+            events: VecDeque::with_capacity(EVENT_QUEUE),
             next_sweep: 0,
             slice: 0,
             stats: Stats::default(),

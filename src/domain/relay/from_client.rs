@@ -121,7 +121,7 @@ impl Core {
             _ => (flow.transport, flow.path),
         };
         let client = self.transports[transport].client.as_ref();
-        if !client.is_some_and(|client| message.is_authentic(&client.key)) {
+        if !client.is_some_and(|client| message.is_authentic(&client.key())) {
             self.stats.auth_failures += 1;
             return Err(DropReason::BadIntegrity);
         }
@@ -255,4 +255,4 @@ pub(super) fn before_validation(class: Class) -> DropReason {
 }
 
 /// Flows are looked up once per packet: what a lookup drags through the cache stays small.
-const _: () = assert!(size_of::<Flow>() <= 512);
+const _: () = assert!(size_of::<Flow>() <= 320);

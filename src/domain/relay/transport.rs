@@ -13,13 +13,18 @@ use crate::domain::ids::SessionId;
 pub(super) struct Client {
     /// Hash of its ufrag.
     pub(super) ufrag: u64,
-    /// What it answers checks with.
-    pub(super) key: Key,
+    /// What it answers checks with. Not made ready: answers are few, and a ready key takes 700 bytes.
+    credentials: Credentials,
 }
 
 impl Client {
     pub(super) fn new(credentials: &Credentials, hash: Seeded) -> Self {
-        Self { ufrag: hash.of(credentials.ufrag.as_bytes()), key: Key::new(&credentials.pwd) }
+        Self { ufrag: hash.of(credentials.ufrag.as_bytes()), credentials: credentials.clone() }
+    }
+
+    /// What it answers checks with.
+    pub(super) fn key(&self) -> Key {
+        Key::new(&self.credentials.pwd)
     }
 }
 
