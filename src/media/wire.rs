@@ -176,13 +176,10 @@ mod tests {
 
     /// Each way of moving, with the addresses of its sockets.
     fn wires() -> Vec<(Box<dyn Wire>, Vec<SocketAddr>)> {
-        let both: [fn(Vec<UdpSocket>) -> Box<dyn Wire>; 2] = [wire, |sockets| Box::new(Portable::new(sockets))];
-        let with = |make: fn(Vec<UdpSocket>) -> Box<dyn Wire>| {
-            let sockets = sockets();
-            let at = addresses(&sockets);
-            (make(sockets), at)
-        };
-        both.into_iter().map(with).collect()
+        let (first, second) = (sockets(), sockets());
+        let at = [addresses(&first), addresses(&second)];
+        let both: [Box<dyn Wire>; 2] = [wire(first), Box::new(Portable::new(second))];
+        both.into_iter().zip(at).collect()
     }
 
     fn payload(nth: usize, len: usize) -> Vec<u8> {

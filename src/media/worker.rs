@@ -6,6 +6,7 @@
 use std::{
     io::{self, ErrorKind},
     sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -166,8 +167,8 @@ impl Worker {
             match verdict {
                 Verdict::ToNode { pool, to } => self.wire.forward(nth, 1 + usize::from(pool), to),
                 Verdict::ToClient(ClientKey::Udp(to)) => self.wire.forward(nth, 0, to),
-                // Counted by the core.
-                Verdict::ToClient(ClientKey::Tcp { .. }) | Verdict::Drop(_) => {}
+                // The core has counted a drop; a TCP flow is none of this thread's, for it names no such client to it.
+                Verdict::Drop(_) | Verdict::ToClient(ClientKey::Tcp { .. }) => {}
             }
         }
         self.wire.flush();
@@ -220,10 +221,14 @@ impl Worker {
     }
 }
 
+/// Tells sessions that nobody reads the mailbox any more.
 struct Ended(Arc<Mailbox>);
 
 impl Drop for Ended {
     fn drop(&mut self) {
+        if thread::panicking() {
+            tracing::error!("a media thread panicked: its flows are gone, and no new ones are taken");
+        }
         self.0.ended();
     }
 }
