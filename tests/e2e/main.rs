@@ -9,3 +9,4 @@ mod demo_nodes;
 mod door;
 mod outages;
 mod registry;
+mod relay;
