@@ -211,3 +211,130 @@ fn is_local(name: &str) -> bool {
     let name = name.strip_suffix('.').unwrap_or(name);
     name.rsplit('.').next().is_some_and(|last| last.eq_ignore_ascii_case("local"))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NODE_PORTS: RangeInclusive<u16> = 50_000..=60_000;
+
+    #[test]
+    fn a_candidate_is_read_with_its_extensions() {
+        let line = "a=candidate:842163049 1 udp 1685987071 203.0.113.9 51044 typ srflx raddr 10.0.1.20 rport 51044 \
+            generation 0 ufrag vYna network-id 1";
+        let expected = Candidate {
+            foundation: "842163049",
+            component: 1,
+            transport: "udp",
+            priority: 1_685_987_071,
+            host: Host::Ip(IpAddr::from([203, 0, 113, 9])),
+            port: 51044,
+            kind: CandidateKind::ServerReflexive,
+            ufrag: Some("vYna"),
+        };
+
+        assert_eq!(parse_candidate(line), Some(expected));
+        assert_eq!(parse_candidate(&line[2..]), Some(expected), "as takeCandidate has it");
+    }
+
+    #[test]
+    fn what_breaks_the_grammar_is_no_candidate() {
+        for line in [
+            "",
+            "candidate:",
+            "candidate:1 1 udp 1 10.0.0.1 50000",
+            "candidate:1 1 udp 1 10.0.0.1 50000 host",
+            "candidate:1 1 udp 1 10.0.0.1 50000 typ",
+            "candidate:1 x udp 1 10.0.0.1 50000 typ host",
+            "candidate:1 1 udp 4294967296 10.0.0.1 50000 typ host",
+            "candidate:1 1 udp -1 10.0.0.1 50000 typ host",
+            "candidate:1 1 udp 1 10.0.0.1 65536 typ host",
+            "candidate:1 1 udp 1 10.0.0.1 +500 typ host",
+            "candidate:123456789012345678901234567890123 1 udp 1 10.0.0.1 50000 typ host",
+            "a=b=candidate:1 1 udp 1 10.0.0.1 50000 typ host",
+        ] {
+            assert_eq!(parse_candidate(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn of_a_nodes_candidates_only_plain_udp_host_ports_count() {
+        let port = |rest: &str| match trickled(&format!("candidate:1 {rest}"), &NODE_PORTS) {
+            Trickled::Usable(one) => Some(one.port),
+            Trickled::End | Trickled::Useless => None,
+        };
+
+        for usable in [
+            "1 udp 1 10.0.0.1 50000 typ host",
+            "1 UDP 1 203.0.113.9 50000 typ host generation 0",
+            "1 udp 1 ams.example.com 50000 typ host",
+            "1 udp 1 0.0.0.0 50000 typ host",
+        ] {
+            assert_eq!(port(usable), Some(50000), "{usable}: whatever the address, it is never dialled");
+        }
+        for useless in [
+            "2 udp 1 10.0.0.1 50000 typ host",
+            "1 tcp 1 10.0.0.1 50000 typ host tcptype passive",
+            "1 udp 1 10.0.0.1 50000 typ srflx raddr 10.0.0.1 rport 50000",
+            "1 udp 1 10.0.0.1 50000 typ prflx",
+            "1 udp 1 10.0.0.1 50000 typ relay raddr 0.0.0.0 rport 0",
+            "1 udp 1 10.0.0.1 50000 typ elsewhere",
+            "1 udp 1 10.0.0.1 49999 typ host",
+            "1 udp 1 10.0.0.1 60001 typ host",
+            "1 udp 1 10.0.0.1 0 typ host",
+            "1 udp 1 fd00::1 50000 typ host",
+            "1 udp 1 fe80::1%eth0 50000 typ host",
+            "1 udp 1 ::ffff:10.0.0.1 50000 typ host",
+            "1 udp 1 [::1] 50000 typ host",
+            "1 udp 1 4f2a.local 50000 typ host",
+            "1 udp 1 4f2a.LOCAL. 50000 typ host",
+            "1 udp 1 10.0.0.256 50000 typ host",
+        ] {
+            assert_eq!(port(useless), None, "{useless}");
+        }
+    }
+
+    #[test]
+    fn an_empty_candidate_is_the_end_of_candidates() {
+        for end in ["", " ", "\r\n", "candidate:", "a=end-of-candidates", "end-of-candidates"] {
+            assert_eq!(trickled(end, &NODE_PORTS), Trickled::End, "{end:?}");
+        }
+        assert_eq!(trickled("candidate", &NODE_PORTS), Trickled::Useless);
+    }
+
+    #[test]
+    fn each_of_the_doors_candidates_has_a_priority_of_its_own() {
+        let one = |address: &str, transport| PublicCandidate { address: address.parse().unwrap(), transport };
+        let ours = [
+            one("198.51.100.10:5000", Transport::Udp),
+            one("[::ffff:198.51.100.11]:5000", Transport::Udp),
+            one("[2001:db8::1]:443", Transport::TcpPassive),
+            one("198.51.100.10:443", Transport::TcpPassive),
+        ];
+        let lines = [
+            "candidate:1 1 udp 2130706431 198.51.100.10 5000 typ host ufrag vYna",
+            "candidate:1 1 udp 2130706175 198.51.100.11 5000 typ host ufrag vYna",
+            "candidate:4 1 tcp 1518280446 2001:db8::1 443 typ host tcptype passive ufrag vYna",
+            "candidate:3 1 tcp 1518280447 198.51.100.10 443 typ host tcptype passive ufrag vYna",
+        ];
+
+        assert_eq!(candidate_lines(&ours, Some("vYna")), lines);
+        assert_eq!(candidate_lines(&[], None), [""; 0]);
+        for line in lines {
+            assert_eq!(parse_candidate(line).unwrap().ufrag, Some("vYna"));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_candidate_of_the_doors_is_read_as_it_was_meant(octets: [u8; 4], port: u16) {
+            let one = PublicCandidate { address: SocketAddr::from((octets, port)), transport: Transport::Udp };
+            let line = candidate_lines(&[one], None).remove(0);
+            let read = parse_candidate(&line).unwrap();
+
+            prop_assert_eq!((read.host, read.port), (Host::Ip(IpAddr::from(octets)), port));
+        }
+    }
+}

@@ -14,7 +14,9 @@ pub fn leaks(text: &str, allowed: &[IpAddr]) -> Vec<IpAddr> {
             || allowed.iter().any(|one| one.to_canonical() == *address)
     };
     for line in lines(text).filter(|line| !matches!(line.letter(), Some(b's' | b'i'))) {
-        for address in literals(line.body).filter(|address| !legal(address)) {
+        // `a=fa:fd00::3` is read both ways: with the attribute's name as the first group, and without.
+        let value = line.attribute().filter(|(name, _)| !name.contains(' ')).map_or("", |(_, value)| value);
+        for address in literals(line.body).chain(literals(value)).filter(|address| !legal(address)) {
             if !found.contains(&address) {
                 found.push(address);
             }
@@ -27,7 +29,6 @@ pub fn leaks(text: &str, allowed: &[IpAddr]) -> Vec<IpAddr> {
 fn literals(line: &str) -> impl Iterator<Item = IpAddr> {
     let is_v6 = |byte: u8| byte.is_ascii_hexdigit() || byte == b':' || byte == b'.';
     let v6 = runs(line, is_v6).filter_map(|(before, run)| v6(before, run)).map(|one| IpAddr::V6(one).to_canonical());
-    // What is part of an IPv6 literal (`::ffff:10.0.0.1`) may be found again as IPv4: as well as not.
     let v4 = runs(line, |byte| byte.is_ascii_digit() || byte == b'.').filter_map(|(_, run)| v4(run)).map(IpAddr::V4);
     v6.chain(v4)
 }
@@ -55,10 +56,41 @@ fn v4(run: &str) -> Option<Ipv4Addr> {
 
 fn v6(before: Option<u8>, run: &str) -> Option<Ipv6Addr> {
     // `candidate:fe80::1`: the hexadecimal tail of a word is not the address's first group.
-    let is_tail = before.is_some_and(|byte| byte.is_ascii_alphanumeric());
+    let is_tail = before.is_some_and(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
     let run = if is_tail { run.split_once(':')?.1 } else { run };
     let run = run.trim_end_matches('.');
     let ended = run.strip_suffix(':').filter(|rest| !rest.ends_with(':')).unwrap_or(run);
     let begun = ended.strip_prefix(':').filter(|rest| !rest.starts_with(':')).unwrap_or(ended);
     begun.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(text: &str) -> Vec<String> {
+        leaks(text, &["198.51.100.10".parse().unwrap()]).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn addresses_are_found_wherever_they_stand() {
+        assert_eq!(found("c=IN IP4 10.0.0.1\r\na=rtcp:9 IN IP6 fe80::1"), ["10.0.0.1", "fe80::1"]);
+        assert_eq!(found("a=x:10.0.0.1:500 [fd00::2]:9 10.0.0.1"), ["fd00::2", "10.0.0.1"]);
+        assert_eq!(found("a=candidate:fe80::1"), ["fe80::1"]);
+        assert_eq!(found("a=fa:fd00::3"), ["fa:fd00::3", "fd00::3"], "as one or the other");
+        assert_eq!(found("a=x-a:fd00::4"), ["fd00::4"], "letters before it are no group");
+        assert_eq!(found("a=x:::ffff:10.0.0.1"), ["10.0.0.1"]);
+        assert_eq!(found("a=x 010.000.0.1."), ["10.0.0.1"]);
+        assert_eq!(found(r#"{"sdp":"v=0\r\nc=IN IP4 10.0.0.1\r\n"}"#), ["10.0.0.1"]);
+    }
+
+    #[test]
+    fn what_only_looks_like_an_address_is_none() {
+        let fingerprint = "a=fingerprint:sha-256 8E:73:D2:A1:1D:AF:F0:8C:4D:E8:09:AD:70:F4:3A:8D";
+        for text in [fingerprint, "a=x 1.2.3", "a=x 1.2.3.256", "a=x 1.2.3.4.5", "a=fmtp:96 apt=97", "a=extmap:1 a:b"] {
+            assert_eq!(found(text), [""; 0], "{text}");
+        }
+        assert_eq!(found("s=on 10.0.0.1\r\ni=and 10.0.0.2\r\n"), [""; 0], "free text");
+        assert_eq!(found("c=IN IP4 0.0.0.0\r\no=- 1 1 IN IP4 127.0.0.1\r\na=x 198.51.100.10"), [""; 0]);
+    }
 }

@@ -5,7 +5,7 @@
 pub(super) struct Line<'a> {
     /// The line without its ending.
     pub(super) body: &'a str,
-    /// `\r\n`, `\n`, a lone `\r` (which some parsers read as an ending too), or nothing at the end of the text.
+    /// `\r\n`, `\n`, or nothing at the end of the text.
     pub(super) ending: &'a str,
 }
 
@@ -16,20 +16,21 @@ pub(super) fn lines(text: &str) -> impl Iterator<Item = Line<'_>> {
         if rest.is_empty() {
             return None;
         }
-        let length = rest.find(['\r', '\n']).unwrap_or(rest.len());
-        let (body, after) = rest.split_at(length);
-        let ending = if after.starts_with("\r\n") { 2 } else { after.len().min(1) };
-        let (ending, after) = after.split_at(ending);
+        let whole = rest.find('\n').map_or(rest.len(), |at| at + 1);
+        let (line, after) = rest.split_at(whole);
+        let body = line.strip_suffix('\n').map_or(line, |line| line.strip_suffix('\r').unwrap_or(line));
+        let ending = &line[body.len()..];
         rest = after;
         Some(Line { body, ending })
     })
 }
 
 impl<'a> Line<'a> {
-    /// The letter before `=`, or `None` for what is no line of SDP. A NUL would end the text for some parsers.
+    /// The letter before `=`, or `None` for what is no line of SDP: neither is one with a lone CR or a NUL inside, which
+    /// would end the line or the text for some parsers only.
     pub(super) fn letter(&self) -> Option<u8> {
         match self.body.as_bytes() {
-            [letter @ b'a'..=b'z', b'=', rest @ ..] if !rest.contains(&0) => Some(*letter),
+            [letter @ b'a'..=b'z', b'=', rest @ ..] if !rest.contains(&0) && !rest.contains(&b'\r') => Some(*letter),
             _ => None,
         }
     }
@@ -39,9 +40,9 @@ impl<'a> Line<'a> {
         self.body.get(2..).unwrap_or_default()
     }
 
-    /// Whether there is nothing on it.
+    /// Whether there is nothing on it but spaces.
     pub(super) fn is_blank(&self) -> bool {
-        self.body.trim_ascii().is_empty()
+        self.body.bytes().all(|byte| b" \t".contains(&byte))
     }
 
     /// Name and value of an `a=` line; the value of a flag is empty.
@@ -66,9 +67,9 @@ mod tests {
 
     #[test]
     fn each_line_keeps_its_own_ending() {
-        let found: Vec<_> = lines("v=0\r\ns=-\n\r\na=x\ra=y").map(|line| (line.body, line.ending)).collect();
+        let found: Vec<_> = lines("v=0\r\ns=-\n\r\na=x\r\r\na=y\r").map(|line| (line.body, line.ending)).collect();
 
-        assert_eq!(found, [("v=0", "\r\n"), ("s=-", "\n"), ("", "\r\n"), ("a=x", "\r"), ("a=y", "")]);
+        assert_eq!(found, [("v=0", "\r\n"), ("s=-", "\n"), ("", "\r\n"), ("a=x\r", "\r\n"), ("a=y\r", "")]);
     }
 
     #[test]
@@ -79,6 +80,7 @@ mod tests {
         assert_eq!(attribute("a=rtcp-mux"), Some(("rtcp-mux", "")));
         assert_eq!(attribute("m=audio 9"), None);
         assert!(Line { body: "a= Candidate 1", ending: "" }.is_any_of(&["candidate"]));
+        assert_eq!(Line { body: "a=x\ra=candidate:1", ending: "" }.letter(), None);
         assert!(!Line { body: "a=candidates:1", ending: "" }.is_any_of(&["candidate"]));
     }
 

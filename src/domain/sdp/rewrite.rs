@@ -124,7 +124,7 @@ impl<'a> Writer<'a> {
 
     /// The text, which ends in a line ending if and only if the one that came did.
     fn finish(mut self) -> String {
-        if !self.text.ends_with(['\r', '\n']) {
+        if !self.text.ends_with('\n') {
             let ending = lines(&self.out).last().map_or(0, |line| line.ending.len());
             self.out.truncate(self.out.len() - ending);
         }

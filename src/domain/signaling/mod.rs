@@ -1,6 +1,7 @@
 //! AMS's WebSocket vocabulary: text ⇄ message, decoded just far enough to be routed.
 //!
 //! A message is passed on byte for byte; what is decoded here serves routing only. Unknown commands and fields survive.
+//! Where the relay must hide an address, one string field is replaced and every other byte stays.
 
 mod codec;
 mod message;

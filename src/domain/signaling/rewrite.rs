@@ -95,3 +95,91 @@ impl Visitor<'_> for Key<'_> {
         Ok(key == self.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const MESSAGE: &str = concat!(
+        r#" {"command":"takeConfiguration", "sdp" : "v=0\r\no=- \/x\u0041" ,"type":"offer","#,
+        r#""n":1.0e2,"label":[{"sdp":"no"}]} "#
+    );
+
+    #[test]
+    fn the_field_is_replaced_and_every_other_byte_stays() {
+        let out = replace_string_field(MESSAGE.as_bytes(), "sdp", "a\r\n\"b\\").unwrap();
+
+        let expected = MESSAGE.replace(r#""v=0\r\no=- \/x\u0041""#, r#""a\r\n\"b\\""#);
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+
+    #[test]
+    fn the_field_is_read_unescaped_and_borrowed_where_it_can_be() {
+        assert_eq!(string_field(MESSAGE.as_bytes(), "sdp").as_deref(), Some("v=0\r\no=- /xA"));
+        assert!(matches!(string_field(MESSAGE.as_bytes(), "type"), Some(Cow::Borrowed("offer"))));
+        assert_eq!(string_field(br#"{"s\u0064p":"x"}"#, "sdp").as_deref(), Some("x"), "an escaped key is that key");
+        assert_eq!(string_field(br#"{"candidate":""}"#, "candidate").as_deref(), Some(""));
+    }
+
+    #[test]
+    fn what_is_no_string_or_not_there_once_is_not_touched() {
+        for json in [
+            r#"{"sdp":null}"#,
+            r#"{"sdp":{"sdp":"x"}}"#,
+            r#"{"sdp":["x"]}"#,
+            r#"{"type":"x"}"#,
+            r#"{"sdp":"x","s\u0064p":"y"}"#,
+            r#"["sdp","x"]"#,
+            r#"{"sdp":"x"} trailing"#,
+            r#"{"sdp":"x""#,
+            r#"{"sdp":"\ud800"}"#,
+            "\"sdp\"",
+            "",
+        ] {
+            assert_eq!(string_field(json.as_bytes(), "sdp"), None, "{json}");
+        }
+        assert_eq!(replace_string_field(br#"{"sdp":1}"#, "sdp", "x"), None);
+        assert_eq!(replace_string_field(br#"{"sdp":"x","sdp":"y"}"#, "sdp", "x"), None);
+        assert_eq!(string_field(b"{\"sdp\":\"\xff\"}", "sdp"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_written_is_read(
+            before in "\\PC{0,20}",
+            old in "[\\PC\r\n\t\"]{0,20}",
+            new in "[\\PC\r\n\t\"\0]{0,20}",
+            last in "\\PC{0,20}",
+        ) {
+            let message = json!({"a": before, "sdp": old, "z": [last]});
+            let json = message.to_string();
+            let read = |json: &[u8]| string_field(json, "sdp").map(Cow::into_owned);
+            prop_assert_eq!(read(json.as_bytes()), Some(old.clone()));
+
+            let out = replace_string_field(json.as_bytes(), "sdp", &new).unwrap();
+            prop_assert_eq!(read(&out), Some(new));
+            let mut whole: Value = serde_json::from_slice(&out).unwrap();
+            whole["sdp"] = old.clone().into();
+            prop_assert_eq!(whole, message);
+            let back = replace_string_field(&out, "sdp", &old).unwrap();
+            prop_assert_eq!(String::from_utf8(back).unwrap(), json);
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(
+            bytes in prop::collection::vec(any::<u8>(), 0..80),
+            cut in 0..MESSAGE.len(),
+            at in 0..MESSAGE.len(),
+            with: u8,
+        ) {
+            let mut broken = MESSAGE.as_bytes().to_vec();
+            broken[at] = with;
+            for json in [&bytes, &broken, &broken[..cut]] {
+                prop_assert_eq!(string_field(json, "sdp").is_some(), replace_string_field(json, "sdp", "x").is_some());
+            }
+        }
+    }
+}
