@@ -5,6 +5,7 @@
 
 use std::{
     io::{self, ErrorKind},
+    mem,
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -37,6 +38,9 @@ pub(super) struct Worker {
     wire: Box<dyn Wire>,
     poll: Poll,
     mailbox: Arc<Mailbox>,
+    /// Empty, but for its room.
+    commands: Vec<Command>,
+    stopping: bool,
     events: broadcast::Sender<MediaEvent>,
     metrics: Metrics,
     published: Arc<ArcSwap<Stats>>,
@@ -66,6 +70,8 @@ impl Worker {
             wire,
             poll,
             mailbox,
+            commands: Vec::new(),
+            stopping: false,
             events,
             metrics,
             published,
@@ -85,8 +91,7 @@ impl Worker {
         // Drops on every way out, a panic included.
         let _end = Ended(self.mailbox());
         let mut happened = Events::with_capacity(SOCKETS + 1);
-        let mut commands = Vec::new();
-        loop {
+        while !self.stopping {
             match self.poll.poll(&mut happened, self.timeout(Instant::now())) {
                 Ok(()) => {}
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -97,20 +102,15 @@ impl Worker {
                     *ready = true;
                 }
             }
+            self.read_mailbox();
             for _ in 0..ROUNDS {
-                if self.mailbox.take(&mut commands) {
-                    self.publish();
-                    return;
-                }
-                for command in commands.drain(..) {
-                    self.obey(command);
-                }
                 if !self.round() {
                     break;
                 }
             }
             self.keep_time();
         }
+        self.publish();
     }
 
     /// How long nothing is to be done unless somebody sends something.
@@ -120,6 +120,15 @@ impl Worker {
         }
         let due = [self.core.poll_timeout(), self.publish_at].into_iter().flatten().min()?;
         Some(due.saturating_duration_since(now))
+    }
+
+    fn read_mailbox(&mut self) {
+        let mut commands = mem::take(&mut self.commands);
+        self.stopping |= self.mailbox.take(&mut commands);
+        for command in commands.drain(..) {
+            self.obey(command);
+        }
+        self.commands = commands;
     }
 
     fn obey(&mut self, command: Command) {
@@ -157,6 +166,8 @@ impl Worker {
         if received.datagrams == 0 {
             return;
         }
+        // After the receive: whoever sent these may have been told of a transport that was posted just before.
+        self.read_mailbox();
         let now = Instant::now();
         for nth in 0..received.datagrams {
             let (from, bytes) = self.wire.datagram(nth);

@@ -260,20 +260,31 @@ async fn viewer_behind_a_nat(media: &Media, stream: &str) -> (Peer, Peer, Nat) {
     (viewer, egress, nat)
 }
 
+/// For a viewer it is up to the node to choose the new path, which neither of these stacks does once it has chosen one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn media_is_back_within_3_s_of_a_new_nat_binding() {
-    let shutdown = Shutdown::new();
-    let media = relay(&shutdown);
-    let (viewer, _egress, nat) = viewer_behind_a_nat(&media, "rebound").await;
+async fn a_publishers_media_is_back_within_3_s_of_a_new_nat_binding() {
+    for (name, client, node) in [
+        ("str0m", str0m_peer::stack as Stack, webrtc_peer::stack as Stack),
+        ("webrtc", webrtc_peer::stack, str0m_peer::stack),
+    ] {
+        let shutdown = Shutdown::new();
+        let media = relay(&shutdown);
+        let nat = Nat::start(media.address()).await;
+        let (mut publisher, mut ingest) =
+            (Peer::start(Plan::publish("rebound"), client), Peer::start(Plan::play("rebound"), node));
+        client_offers(&media, &[nat.inside], &mut publisher, &mut ingest).await;
+        ingest.until("media came up", |report| report.video_packets > 50).await;
 
-    let before = viewer.report.borrow().video_packets;
-    nat.rebind.send(()).await.unwrap();
-    let asked = Instant::now();
+        nat.rebind.send(()).await.unwrap();
+        let (asked, before) = (Instant::now(), ingest.report.borrow().video_packets);
 
-    viewer.until("media is back", |report| report.video_packets > before + 50).await;
-    let gap = nat.seen(|seen| seen.gap);
-    println!("rebind: longest pause {gap:?}, 50 frames after {:?}", asked.elapsed());
-    assert!(gap < Duration::from_secs(3), "{gap:?}");
+        // A few may have been under way.
+        ingest.until("media is back", |report| report.video_packets > before + 5).await;
+        let pause = asked.elapsed();
+        println!("rebind, {name}: media back after {pause:?}");
+        assert!(pause < Duration::from_secs(3), "{pause:?}");
+        assert!(shutdown.finish(Duration::from_secs(1)).await);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
