@@ -70,13 +70,14 @@ pub(super) fn ice_tcp(config: &config::Media, listener: SocketAddr) -> Result<Ve
 /// What nodes are told of the pool socket bound at `pool`; `None` where they are to be told nothing, or where it sends
 /// from as many addresses as there are routes.
 pub(super) fn private(config: &config::Media, pool: SocketAddr) -> Option<SocketAddr> {
-    let ip = if pool.ip().is_unspecified() {
-        source_towards(INSIDE).or_else(|| source_towards(SOMEWHERE[0]))
-    } else {
-        Some(pool.ip())
+    if !config.announce_private_candidate {
+        return None;
+    }
+    let ip = match pool.ip() {
+        ip if ip.is_unspecified() => source_towards(INSIDE).or_else(|| source_towards(SOMEWHERE[0]))?,
+        ip => ip,
     };
-    config.announce_private_candidate.then_some(())?;
-    Some(SocketAddr::new(ip?, pool.port()))
+    Some(SocketAddr::new(ip, pool.port()))
 }
 
 /// The address that this machine would send from. Connecting a datagram socket only asks the routing table.

@@ -40,7 +40,8 @@ impl Mailbox {
 
     /// Takes what waits into `into`, which is empty; says whether the thread is to end.
     pub(super) fn take(&self, into: &mut Vec<Command>) -> bool {
-        if !self.pending.swap(false, Ordering::Acquire) {
+        // Read before it is written: it is looked at for every batch, and nearly always false.
+        if !self.pending.load(Ordering::Acquire) || !self.pending.swap(false, Ordering::AcqRel) {
             return false;
         }
         let mut state = self.state();

@@ -250,6 +250,18 @@ async fn a_command_that_is_refused_is_told_to_whoever_listens() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_transport_is_known_to_whoever_is_heard_after_it_was_posted() {
+    let mut rig = rig("bind = \"127.0.0.1\"");
+    for _ in 0..200 {
+        rig.client = endpoint();
+        rig.open();
+        rig.to_relay(&rig.client, &request());
+        assert_eq!(receive(&rig.node).0, request());
+        rig.media.command(Command::CloseSession(SessionId(9))).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn the_threads_end_with_the_process() {
     let rig = rig("bind = \"127.0.0.1\"\nthreads = 3");
 

@@ -64,6 +64,8 @@ pub(super) trait Wire: Send {
 /// One system call per datagram: works everywhere.
 pub(super) struct Portable {
     sockets: Vec<UdpSocket>,
+    /// The sockets are of family IPv6 and serve both.
+    v6: bool,
     slots: Vec<u8>,
     received: Vec<(SocketAddr, usize)>,
     facts: WireFacts,
@@ -72,7 +74,13 @@ pub(super) struct Portable {
 impl Portable {
     pub(super) fn new(sockets: Vec<UdpSocket>) -> Self {
         assert_eq!(sockets.len(), SOCKETS, "a thread has its public socket and its pool");
-        Self { sockets, slots: vec![0; BATCH * SLOT], received: Vec::with_capacity(BATCH), facts: WireFacts::default() }
+        Self {
+            v6: sockets[0].local_addr().is_ok_and(|at| at.is_ipv6()),
+            sockets,
+            slots: vec![0; BATCH * SLOT],
+            received: Vec::with_capacity(BATCH),
+            facts: WireFacts::default(),
+        }
     }
 }
 
@@ -113,7 +121,7 @@ impl Wire for Portable {
         let (_, len) = self.received[nth];
         let bytes = &self.slots[nth * SLOT..][..len];
         let socket = &self.sockets[socket];
-        let to = if socket.local_addr().is_ok_and(|at| at.is_ipv6()) { mapped(to) } else { to };
+        let to = if self.v6 { mapped(to) } else { to };
         if let Err(error) = socket.send_to(bytes, to) {
             match error.kind() {
                 ErrorKind::WouldBlock => self.facts.send_full += 1,
@@ -176,14 +184,10 @@ mod tests {
 
     /// Each way of moving, with the addresses of its sockets.
     fn wires() -> Vec<(Box<dyn Wire>, Vec<SocketAddr>)> {
-        type Make = fn(Vec<UdpSocket>) -> Box<dyn Wire>;
-        let both: [Make; 2] = [wire, |sockets| Box::new(Portable::new(sockets))];
-        let with = |make: fn(Vec<UdpSocket>) -> Box<dyn Wire>| {
-            let sockets = sockets();
-            let at = addresses(&sockets);
-            (make(sockets), at)
-        };
-        both.into_iter().map(with).collect()
+        let (first, second) = (sockets(), sockets());
+        let at = [addresses(&first), addresses(&second)];
+        let both: [Box<dyn Wire>; 2] = [wire(first), Box::new(Portable::new(second))];
+        both.into_iter().zip(at).collect()
     }
 
     fn payload(nth: usize, len: usize) -> Vec<u8> {

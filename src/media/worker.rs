@@ -5,8 +5,10 @@
 
 use std::{
     io::{self, ErrorKind},
+    mem,
     net::UdpSocket,
     sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -39,6 +41,9 @@ pub(super) struct Worker {
     tcp: Hub,
     poll: Poll,
     mailbox: Arc<Mailbox>,
+    /// Empty, but for its room.
+    commands: Vec<Command>,
+    stopping: bool,
     events: broadcast::Sender<MediaEvent>,
     metrics: Metrics,
     published: Arc<ArcSwap<Stats>>,
@@ -74,6 +79,8 @@ impl Worker {
             tcp,
             poll,
             mailbox,
+            commands: Vec::new(),
+            stopping: false,
             events,
             metrics,
             published,
@@ -99,8 +106,7 @@ impl Worker {
         // Drops on every way out, a panic included.
         let _end = Ended(self.mailbox());
         let mut happened = Events::with_capacity(SOCKETS + 1);
-        let mut commands = Vec::new();
-        loop {
+        while !self.stopping {
             match self.poll.poll(&mut happened, self.timeout(Instant::now())) {
                 Ok(()) => {}
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -111,20 +117,15 @@ impl Worker {
                     *ready = true;
                 }
             }
+            self.read_mailbox();
             for _ in 0..ROUNDS {
-                if self.mailbox.take(&mut commands) {
-                    self.publish();
-                    return;
-                }
-                for command in commands.drain(..) {
-                    self.obey(command);
-                }
                 if !self.round() {
                     break;
                 }
             }
             self.keep_time();
         }
+        self.publish();
     }
 
     /// How long nothing is to be done unless somebody sends something.
@@ -134,6 +135,15 @@ impl Worker {
         }
         let due = [self.core.poll_timeout(), self.publish_at].into_iter().flatten().min()?;
         Some(due.saturating_duration_since(now))
+    }
+
+    fn read_mailbox(&mut self) {
+        let mut commands = mem::take(&mut self.commands);
+        self.stopping |= self.mailbox.take(&mut commands);
+        for command in commands.drain(..) {
+            self.obey(command);
+        }
+        self.commands = commands;
     }
 
     fn obey(&mut self, command: Command) {
@@ -182,6 +192,8 @@ impl Worker {
         if received.datagrams == 0 {
             return;
         }
+        // After the receive: whoever sent these may have been told of a transport that was posted just before.
+        self.read_mailbox();
         let now = Instant::now();
         for nth in 0..received.datagrams {
             let (from, bytes) = self.wire.datagram(nth);
@@ -250,10 +262,14 @@ impl Worker {
     }
 }
 
+/// Tells sessions that nobody reads the mailbox any more.
 struct Ended(Arc<Mailbox>);
 
 impl Drop for Ended {
     fn drop(&mut self) {
+        if thread::panicking() {
+            tracing::error!("a media thread panicked: its flows are gone, and no new ones are taken");
+        }
         self.0.ended();
     }
 }

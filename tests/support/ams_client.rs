@@ -179,6 +179,11 @@ pub struct Reporter {
 }
 
 impl Reporter {
+    /// Writes into `report`; time counts from now.
+    pub fn new(report: watch::Sender<Report>) -> Self {
+        Self { report, begun: Instant::now() }
+    }
+
     pub fn note(&self, note: impl FnOnce(&mut Report)) {
         self.report.send_modify(note);
     }
@@ -478,7 +483,7 @@ impl Line {
             Some(Order::Begin(number, plan, stack, report)) => {
                 let (to_stack, orders) = mpsc::unbounded_channel();
                 let (events, mut from_stack) = mpsc::unbounded_channel();
-                let report = Reporter { report, begun: Instant::now() };
+                let report = Reporter::new(report);
                 tokio::spawn(stack(plan.clone(), MediaPorts { orders, events, report: report.clone() }));
                 let media = self.media.clone();
                 tokio::spawn(async move {
