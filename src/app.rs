@@ -68,8 +68,10 @@ pub async fn serve(file: &Path) -> Result<(), AppError> {
     let shutdown = Shutdown::new();
     let backing = if config.mongo.is_some() { Backing::Mongo } else { Backing::None };
     let door = Door::open(config, backing, None, &shutdown).await?;
+    // Before the ready line: whoever reads it may signal at once.
+    let signals = Signals::new()?;
     door.announce()?;
-    door.run_until_asked(&shutdown).await
+    door.run_until_asked(signals, &shutdown).await
 }
 
 /// `forebay demo`
@@ -99,8 +101,8 @@ pub async fn run_demo(options: cli::Demo) -> Result<(), AppError> {
     config.nodes.discover = false;
     config.nodes.fixed = cluster.nodes().into_iter().map(fixed).collect();
     let door = Door::open(config, backing, Some(demo::page::asset), &shutdown).await?;
-    door.announce()?;
     let mut signals = Signals::new()?;
+    door.announce()?;
     signals.next().await;
     shutdown.finish(QUICK_END).await;
     Ok(())
@@ -122,8 +124,11 @@ pub async fn run_demo_node(options: cli::DemoNode) -> Result<(), AppError> {
         traits: defaults.traits,
     };
     let mut signals = Signals::new()?;
+    let ending = shutdown.clone();
+    // Asked to end, the node says so to its clients and ends its records before it is gone.
+    let mut running = shutdown.spawn(async move { demo::run_node(node, db, &ending).await });
     tokio::select! {
-        ran = demo::run_node(node, db, &shutdown) => ran.map_err(unavailable),
+        ran = &mut running => ran.map_err(unavailable)?.map_err(unavailable),
         _ = signals.next() => {
             shutdown.finish(QUICK_END).await;
             Ok(())
@@ -237,8 +242,7 @@ impl Door {
 
     /// SIGTERM: `/healthz` to 503 while all is served, then sessions end, spread over the deadline. SIGINT, or a second
     /// SIGTERM, ends at once.
-    async fn run_until_asked(self, shutdown: &Shutdown) -> Result<(), AppError> {
-        let mut signals = Signals::new()?;
+    async fn run_until_asked(self, mut signals: Signals, shutdown: &Shutdown) -> Result<(), AppError> {
         if signals.next().await == Asked::Terminate {
             tracing::info!(lame_duck = ?self.lame_duck, deadline = ?self.deadline, "draining");
             tokio::select! {

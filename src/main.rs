@@ -20,7 +20,12 @@ fn main() -> ExitCode {
     match run(command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            say(&format!("forebay: {error}\n"), error.exit());
+            // A configuration's problems stand a line each, by key, so that scripts can read them.
+            let text = match &error {
+                AppError::Config(problems) => format!("{}\n", problems.trim_end()),
+                other => format!("forebay: {other}\n"),
+            };
+            say(&text, error.exit());
             error.exit().into()
         }
     }

@@ -168,11 +168,10 @@ pub async fn run_node(options: NodeOptions, db: ClusterDb, shutdown: &Shutdown) 
     let listener = listen(options.bind)?;
     let address = local(&listener)?;
     let node = Node::new(options, address, db);
+    node.records.app_started().await;
     node.records.node_alive(node.options.id.as_str(), node.cpu()).await;
     let ready = format!("ready node={} http=http://{address} pid={}\n", node.options.id, std::process::id());
-    let mut out = std::io::stdout().lock();
-    out.write_all(ready.as_bytes()).and_then(|()| out.flush()).map_err(DemoError::Ready)?;
-    drop(out);
+    say(&ready).map_err(DemoError::Ready)?;
     let stopping = node.stopping.clone();
     let served = node.serve(listener);
     tokio::pin!(served);
@@ -194,6 +193,7 @@ async fn begin(
     shutdown: &Shutdown,
 ) -> Arc<Node> {
     let node = Node::new(options.clone(), address, db.clone());
+    node.records.app_started().await;
     node.records.node_alive(options.id.as_str(), node.cpu()).await;
     let (served, stopper, stop) = (Arc::clone(&node).serve(listener), Arc::clone(&node), shutdown.clone());
     shutdown.spawn(async move {
@@ -252,4 +252,10 @@ fn listen(address: SocketAddr) -> Result<TcpListener, DemoError> {
 fn local(listener: &TcpListener) -> Result<SocketAddr, DemoError> {
     let unknown = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
     listener.local_addr().map_err(|source| DemoError::Listen { address: unknown, source })
+}
+
+fn say(line: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(line.as_bytes())?;
+    out.flush()
 }

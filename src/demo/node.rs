@@ -25,9 +25,9 @@ use super::{
 use crate::registry::cluster_db::ClusterDb;
 
 /// How long a stopping node waits for its clients to leave after `server_will_stop`.
-const FAREWELL: Duration = Duration::from_millis(600);
+const FAREWELL: Duration = Duration::from_millis(500);
 /// How long a stopping node waits for its tasks after that.
-const LAST_WAIT: Duration = Duration::from_millis(600);
+const LAST_WAIT: Duration = Duration::from_millis(400);
 
 /// One node.
 pub(super) struct Node {

@@ -221,6 +221,11 @@ impl Records {
         }
     }
 
+    /// The node has started its app.
+    pub(super) async fn app_started(&self) {
+        self.db.app_started(&self.app).await;
+    }
+
     /// The node's own heartbeat. AMS stores CPU and memory as text.
     pub(super) async fn node_alive(&self, id: &str, cpu: f64) {
         let alive = fields(json!({

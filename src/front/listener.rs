@@ -1,6 +1,6 @@
 //! Accepts connections and speaks HTTP/1.1 on them.
 
-use std::{io, time::Duration};
+use std::{io, pin::pin, time::Duration};
 
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -56,19 +56,29 @@ async fn connection(stream: TcpStream, peer: ClientAddr, front: Front, shutdown:
         return tracing::debug!(%error, "the client was gone before it was served");
     }
     let header_timeout = front.header_timeout;
+    let ending = shutdown.clone();
     let service = service_fn(move |request| {
         let answer = http::answer(&front, peer, &shutdown, request);
         async { Ok::<_, std::convert::Infallible>(answer) }
     });
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(header_timeout)
-        .max_buf_size(MAX_HEAD)
-        .max_headers(MAX_HEADERS)
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades()
-        .await;
-    if let Err(error) = served {
+    let mut served = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(header_timeout)
+            .max_buf_size(MAX_HEAD)
+            .max_headers(MAX_HEADERS)
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades()
+    );
+    let ended = tokio::select! {
+        ended = served.as_mut() => ended,
+        // An idle connection ends now, a request that is being answered is finished first.
+        () = ending.stopping() => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
+    if let Err(error) = ended {
         tracing::debug!(client = %peer.0, %error, "connection ended");
     }
 }

@@ -42,7 +42,9 @@ pub(super) fn upgrade(
     if !is_welcome(front, &app, request.headers()) {
         return plain(StatusCode::FORBIDDEN, "this Origin may not use this app\n");
     }
-    if matches!(front.readiness.now(), Ready::Starting | Ready::Draining) {
+    // A draining door takes sessions until it begins to end them: load balancers look away late, and an SDK whose first
+    // connection is refused does not try again (facts/clients.md §0.7).
+    if front.readiness.now() == Ready::Starting || front.sessions.is_ending() {
         return busy("this door takes no new sessions now\n");
     }
     let seat = match front.sessions.seat(peer.0.ip()) {

@@ -1,4 +1,4 @@
-//! Whether the door takes new sessions, readable from anywhere without waiting for anyone.
+//! Whether the door wants new sessions, readable from anywhere without waiting for anyone.
 
 use std::sync::{
     Arc,
@@ -12,7 +12,7 @@ pub enum Ready {
     Starting,
     /// Takes new sessions.
     Ready,
-    /// Takes no new sessions and ends the old ones; for good.
+    /// Wants no new clients, since it is about to end its sessions; for good.
     Draining,
     /// Ready, but with as many sessions as it is allowed.
     OverLimit,
@@ -61,7 +61,7 @@ impl Readiness {
         let _ = self.0.phase.compare_exchange(STARTING, READY, Ordering::Release, Ordering::Relaxed);
     }
 
-    /// The door takes no new sessions from now on.
+    /// Load balancers should look away from now on.
     pub fn drain(&self) {
         self.0.phase.store(DRAINING, Ordering::Release);
     }

@@ -290,7 +290,131 @@ impl Recent {
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::Notify;
+
     use super::*;
+    use crate::{
+        domain::record::Status,
+        registry::store::{Bookmark, Feed},
+    };
+
+    /// A store whose answers wait for a gate, and which counts its questions.
+    #[derive(Debug, Clone, Default)]
+    struct Gated {
+        asked: Arc<Notify>,
+        gate: Arc<Notify>,
+        state: Arc<Mutex<Stored>>,
+    }
+
+    #[derive(Debug, Default)]
+    struct Stored {
+        questions: u32,
+        row: Option<Row>,
+    }
+
+    impl Gated {
+        fn set(&self, row: Option<Row>) {
+            lock(&self.state).row = row;
+        }
+
+        fn questions(&self) -> u32 {
+            lock(&self.state).questions
+        }
+
+        /// Completes once a question has taken its answer and waits for the gate.
+        async fn reading(&self) {
+            self.asked.notified().await;
+        }
+
+        fn open(&self) {
+            self.gate.notify_one();
+        }
+    }
+
+    impl StreamStore for Gated {
+        async fn find(&self, _key: &StreamKey) -> Result<Option<Row>, StoreError> {
+            let row = {
+                let mut state = lock(&self.state);
+                state.questions += 1;
+                state.row.clone()
+            };
+            self.asked.notify_one();
+            self.gate.notified().await;
+            Ok(row)
+        }
+
+        async fn watch(&self, _app: &AppName, _resume: Option<Bookmark>) -> Result<Feed, StoreError> {
+            Err(StoreError::NoChanges("a test".into()))
+        }
+    }
+
+    #[derive(Debug)]
+    struct Fixed;
+
+    impl WritersClock for Fixed {
+        fn now_ms(&self, _origin: Option<&str>) -> i64 {
+            1_000_000
+        }
+    }
+
+    fn key() -> StreamKey {
+        StreamKey { app: "LiveApp".parse().unwrap(), stream: "s".parse().unwrap() }
+    }
+
+    fn row(origin: &str) -> Row {
+        let record = Record {
+            status: Status::Broadcasting,
+            origin: Some(origin.into()),
+            updated_ms: 1_000_000,
+            started_ms: 1_000_000,
+            is_virtual: false,
+            main_track: None,
+        };
+        Row { id: Some(DocId([1; 12])), record }
+    }
+
+    type Reading = tokio::task::JoinHandle<Result<Entry, StoreError>>;
+
+    fn begin_read(cache: &Arc<Cache>, store: &Gated) -> Reading {
+        let (cache, store) = (Arc::clone(cache), store.clone());
+        let clock: Arc<dyn WritersClock> = Arc::new(Fixed);
+        tokio::spawn(async move { cache.read(&key(), clock::now(), &store, &clock).await })
+    }
+
+    fn origin(entry: &Entry) -> Option<&str> {
+        entry.record()?.origin.as_deref()
+    }
+
+    #[tokio::test]
+    async fn a_read_that_a_change_overtook_is_made_again() {
+        let (cache, store) = (Arc::new(Cache::new(CachePolicy::default(), 100)), Gated::default());
+        store.set(Some(row("10.0.1.11")));
+        let reading = begin_read(&cache, &store);
+        store.reading().await;
+        store.set(Some(row("10.0.1.12")));
+        // The document is known by its id only, and nothing of it is cached yet.
+        let moved = super::super::store::Patch { origin: Some(Some("10.0.1.12".into())), ..Default::default() };
+        assert_eq!(cache.change(&key().app, Change::Patch(DocId([1; 12]), moved), &Fixed), None);
+        store.open();
+        store.reading().await;
+        store.open();
+        assert_eq!(origin(&reading.await.unwrap().unwrap()), Some("10.0.1.12"));
+        assert_eq!(store.questions(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_leaves_does_not_take_the_shared_read_along() {
+        let (cache, store) = (Arc::new(Cache::new(CachePolicy::default(), 100)), Gated::default());
+        store.set(Some(row("10.0.1.11")));
+        let first = begin_read(&cache, &store);
+        store.reading().await;
+        let second = begin_read(&cache, &store);
+        first.abort();
+        assert!(first.await.unwrap_err().is_cancelled());
+        store.open();
+        assert_eq!(origin(&second.await.unwrap().unwrap()), Some("10.0.1.11"));
+        assert_eq!(store.questions(), 1);
+    }
 
     #[test]
     fn a_change_during_a_read_is_noticed_by_name_by_document_or_by_their_number() {

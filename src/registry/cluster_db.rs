@@ -6,7 +6,7 @@
 use serde_json::{Map, Value};
 
 use super::memory::MemoryDb;
-use crate::domain::ids::StreamKey;
+use crate::domain::ids::{AppName, StreamKey};
 
 /// The database behind a cluster.
 #[derive(Debug, Clone)]
@@ -28,6 +28,14 @@ impl ClusterDb {
         match self {
             Self::Memory(db) => Ok(db.find_broadcast(key)),
             Self::Mongo(db) => db.find_broadcast(key).await,
+        }
+    }
+
+    /// A member has started an app: what its records need is made ready.
+    pub async fn app_started(&self, app: &AppName) {
+        match self {
+            Self::Memory(_) => {}
+            Self::Mongo(db) => db.app_started(app).await,
         }
     }
 

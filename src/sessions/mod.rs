@@ -140,6 +140,11 @@ impl Sessions {
         let _ = tokio::time::timeout(limit + EMPTY_LOOK, all_gone).await;
     }
 
+    /// Whether [`Sessions::drain`] has begun: a new session would be ended at once.
+    pub fn is_ending(&self) -> bool {
+        self.shared.emptying.is_cancelled()
+    }
+
     /// Bounds of a client's socket.
     pub fn client_limits(&self) -> SocketLimits {
         self.shared.client_limits

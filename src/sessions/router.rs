@@ -108,7 +108,8 @@ impl Router {
             seed,
         };
         let placed = self.registry.place(&request).or_else(|refused| match request.want {
-            Want::Only(_) => {
+            // Where it is live already, any other origin would only answer `streamIdInUse`.
+            Want::Only(_) if request.rule != "live_on_origin" => {
                 request.want = Want::Publish;
                 self.registry.place(&request)
             }

@@ -94,6 +94,20 @@ test("a window that watches before anybody publishes plays once somebody does", 
     await plays(viewer);
   }));
 
+test("a window that already waits for a stream may publish it itself", () =>
+  stage.withPages(async (open) => {
+    const window = await open("/");
+    await window.click("#watch form button");
+    await until("it says that it waits", () =>
+      window.$eval("#watch .state", (line) => line.textContent.includes("no such stream")),
+    );
+
+    await publish(window);
+
+    await plays(window);
+    await state(window, "publish", "good");
+  }));
+
 async function publish(window) {
   await window.click("#publish form button");
   await state(window, "publish", "good");

@@ -1,8 +1,11 @@
 //! Everything that needs real parts: a real MongoDB, real WebRTC, real processes. One binary, a module per room.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic, and these print their figures")]
 
 #[path = "../support/mod.rs"]
 mod support;
 
+mod cluster;
 mod demo_nodes;
 mod door;
+mod outages;
 mod registry;

@@ -1,7 +1,6 @@
 //! Placement under bursts and under trouble: the two figures that operators ask for, and random lives of clusters.
 //!
 //! Replay one life with `FOREBAY_SEED=n cargo test --test simulation placement`.
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic, and these print their figures")]
 
 use std::{
     collections::BTreeMap,

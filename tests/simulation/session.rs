@@ -70,14 +70,16 @@ enum Health {
     Refusing,
 }
 
+/// An input to come; one of a link is void once that link's generation has passed.
+type Planned = (Option<(NodeId, u64)>, Input);
+
 struct World {
     seed: u64,
     step: u32,
     rng: fastrand::Rng,
     now: Instant,
     session: Session,
-    /// Future inputs; a link's are void once its generation has passed.
-    queue: BTreeMap<(Instant, u64), (Option<(NodeId, u64)>, Input)>,
+    queue: BTreeMap<(Instant, u64), Planned>,
     order: u64,
     links: BTreeMap<NodeId, (LinkState, u64)>,
     generation: u64,

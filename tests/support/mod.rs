@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, missing_docs)] // each test uses its own part of this
 
 pub mod ams_client;
+pub mod cluster;
 pub mod mongod;
 pub mod process;
 pub mod str0m_peer;

@@ -22,6 +22,13 @@ use tokio::{
 /// From the start of the process until it takes writes; a machine under load needs a multiple of the usual second.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
+/// The directories of tests; the id of their process follows.
+const PREFIX: &str = "forebay-test-";
+/// Linux's file system in memory.
+const SHARED_MEMORY: &str = "/dev/shm";
+/// Servers of several tests at once fit into this; containers often have much less there.
+const MEMORY_NEEDED_MIB: u64 = 2048;
+
 /// How a server stores and pushes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
@@ -55,7 +62,7 @@ impl Mongod {
 
     /// A server that is not started yet: nothing listens on its port.
     pub fn prepare(shape: Shape) -> Self {
-        let dir = TempDir::new("mongod");
+        let dir = TempDir::in_memory("mongod");
         fs::create_dir_all(dir.path().join("db")).expect("the temporary directory is writable");
         Self { shape, port: free_port(), dir, child: None }
     }
@@ -185,6 +192,21 @@ impl Mongod {
     }
 }
 
+impl Drop for Mongod {
+    fn drop(&mut self) {
+        let Some(child) = self.child.as_mut() else { return };
+        if child.start_kill().is_err() {
+            return; // it has ended already
+        }
+        // Gone before its directory is removed, else it would write into what is left.
+        let gone = |child: &mut Child| !matches!(child.try_wait(), Ok(None));
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while !gone(child) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
 /// The server to run: `FOREBAY_TEST_MONGOD`, else the one that `tests/run` installs.
 fn binary() -> PathBuf {
     let installed = || Path::new(env!("CARGO_MANIFEST_DIR")).join(".test-tools/mongod/fiftyone/db/bin/mongod");
@@ -209,9 +231,24 @@ pub struct TempDir(PathBuf);
 impl TempDir {
     /// Makes an empty directory.
     pub fn new(what: &str) -> Self {
+        Self::under(&std::env::temp_dir(), what)
+    }
+
+    /// Makes an empty directory in memory where there is room for it: a server that waits for the disk at each write
+    /// makes a test slow, and no test here is about disks.
+    pub fn in_memory(what: &str) -> Self {
+        let memory = Path::new(SHARED_MEMORY);
+        if free_mib(memory) < MEMORY_NEEDED_MIB {
+            return Self::new(what);
+        }
+        remove_leftovers(memory);
+        Self::under(memory, what)
+    }
+
+    fn under(parent: &Path, what: &str) -> Self {
         static MADE: AtomicU32 = AtomicU32::new(0);
-        let name = format!("forebay-{what}-{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
-        let path = std::env::temp_dir().join(name);
+        let name = format!("{PREFIX}{}-{what}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
+        let path = parent.join(name);
         fs::create_dir_all(&path).expect("the temporary directory is writable");
         Self(path)
     }
@@ -226,5 +263,24 @@ impl Drop for TempDir {
     fn drop(&mut self) {
         // What cannot be removed is left to the system's own cleaning.
         let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Free room of a file system; none where that is not known.
+fn free_mib(path: &Path) -> u64 {
+    let asked = std::process::Command::new("df").args(["--output=avail", "--block-size=1M"]).arg(path).output();
+    let text = asked.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    text.lines().nth(1).and_then(|line| line.trim().parse().ok()).unwrap_or(0)
+}
+
+/// Removes what tests that were killed have left in memory.
+fn remove_leftovers(parent: &Path) {
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let owner = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split('-').next()?.parse::<u32>().ok());
+        if owner.is_some_and(|owner| !Path::new("/proc").join(owner.to_string()).exists()) {
+            // Another test may be at it, too.
+            let _ = fs::remove_dir_all(entry.path());
+        }
     }
 }

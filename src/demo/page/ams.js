@@ -119,7 +119,11 @@ export class Ams {
       // Everyone on that server hears this at once: spread the return.
       this.onlink("wait", "the server stops, moving to another one…");
       clearTimeout(this.timer);
-      this.timer = setTimeout(() => this.#lost(), Math.random() * 1500);
+      this.timer = setTimeout(() => {
+        // A server holds on to a publisher that leaves without a word, and no other one would take it meanwhile.
+        for (const leg of this.legs.values()) this.say({ command: "stop", streamId: leg.stream });
+        this.#lost();
+      }, Math.random() * 1500);
       return;
     }
     for (const leg of [...this.legs.values()]) {
@@ -131,8 +135,7 @@ export class Ams {
 /** One published or played stream. `on.state(state, text)`, `on.media(stream)`, `on.up()`, `on.word(text)`. */
 class Leg {
   constructor(ams, kind, stream, media, on) {
-    Object.assign(this, { ams, kind, stream, media, on });
-    this.asked = performance.now();
+    Object.assign(this, { ams, kind, stream, media, on, early: [] });
   }
 
   /** Asks for the stream, from the beginning. */
@@ -203,6 +206,8 @@ class Leg {
     if (!FINAL.has(definition)) return this.#again(words, ASK_AGAIN);
     clearTimeout(this.timer);
     this.#forget();
+    this.over = true;
+    this.ams.drop(this);
     this.on.state("bad", words);
   }
 
@@ -222,15 +227,16 @@ class Leg {
   }
 
   #forget() {
+    this.old?.close();
     this.pc?.close();
-    this.pc = this.channel = null;
+    this.old = this.pc = this.channel = null;
     this.early = [];
   }
 
   #connection() {
     const pc = new RTCPeerConnection({ iceServers: this.ams.iceServers });
     pc.onicecandidate = ({ candidate }) => {
-      if (candidate && (pc === this.pc || pc === this.next)) {
+      if (candidate && pc === this.pc) {
         this.ams.say({ command: "takeCandidate", streamId: this.stream, label: candidate.sdpMLineIndex, id: candidate.sdpMid, candidate: candidate.candidate });
       }
     };
@@ -264,16 +270,24 @@ class Leg {
   // and the old connection shows its last frames until the new one has some.
   async #answer(message) {
     const same = this.pc && fingerprint(this.pc.remoteDescription?.sdp) === fingerprint(message.sdp);
-    const old = same ? null : this.pc;
     const pc = same ? this.pc : this.#connection();
     if (!same) {
+      this.old?.close();
+      this.old = this.pc;
       this.pc = pc;
       this.early = [];
-      pc.ontrack = ({ streams: [stream] }) => {
+      let stream = null;
+      const show = () => {
         if (pc !== this.pc || !stream) return;
         this.on.media(stream);
-        old?.close();
+        this.old?.close();
+        this.old = null;
       };
+      pc.ontrack = ({ streams }) => {
+        stream = streams[0];
+        if (!this.old) show();
+      };
+      pc.addEventListener("connectionstatechange", () => pc.connectionState === "connected" && show());
     }
     await this.#describe(pc, message);
     await pc.setLocalDescription(await pc.createAnswer());
@@ -288,7 +302,7 @@ class Leg {
   }
 
   async #candidate(candidate) {
-    if (!this.pc?.remoteDescription) { if (this.early?.length < 100) this.early.push(candidate); return; }
+    if (!this.pc?.remoteDescription) { if (this.early.length < 100) this.early.push(candidate); return; }
     try { await this.pc.addIceCandidate(candidate); } catch { /* one that this browser cannot use; others will do */ }
   }
 }

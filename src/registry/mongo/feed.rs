@@ -30,8 +30,26 @@ const NO_CHANGE_STREAMS: [i32; 4] = [40_573, 238, 1, 40_324];
 /// Changes of one app's `broadcast` collection.
 pub struct MongoFeed {
     stream: ChangeStream<Document>,
+    pace: Pace,
+}
+
+/// How fast the server is asked for more.
+#[derive(Debug, Default)]
+struct Pace {
     /// When the last question was sent, if it found nothing.
     idle_since: Option<Instant>,
+}
+
+impl Pace {
+    /// How long to wait before the next question: not at all while changes come.
+    fn pause(&self, now: Instant) -> Duration {
+        let idle_for = |since| now.saturating_duration_since(since);
+        self.idle_since.map_or(Duration::ZERO, |since| IDLE_PACE.saturating_sub(idle_for(since)))
+    }
+
+    fn asked(&mut self, at: Instant, found: bool) {
+        self.idle_since = (!found).then_some(at);
+    }
 }
 
 impl fmt::Debug for MongoFeed {
@@ -49,7 +67,7 @@ impl MongoFeed {
             .max_await_time(AWAIT_CHANGE)
             .await;
         match opened {
-            Ok(stream) => Ok(Self { stream: stream.with_type(), idle_since: None }),
+            Ok(stream) => Ok(Self { stream: stream.with_type(), pace: Pace::default() }),
             Err(error) => Err(watch_error(&error)),
         }
     }
@@ -59,19 +77,13 @@ impl MongoFeed {
         if !self.stream.is_alive() {
             return Err(StoreError::Away("the change stream has ended".into()));
         }
-        if let Some(asked) = self.idle_since {
-            sleep(IDLE_PACE.saturating_sub(clock::now() - asked)).await;
-        }
+        sleep(self.pace.pause(clock::now())).await;
         let asked = clock::now();
         // A server that froze answers nothing and closes nothing.
         match timeout(AWAIT_CHANGE + BACKGROUND_LIMIT, self.stream.next_if_any()).await {
-            Ok(Ok(Some(event))) => {
-                self.idle_since = None;
-                Ok(read_event(&event))
-            }
-            Ok(Ok(None)) => {
-                self.idle_since = Some(asked);
-                Ok(None)
+            Ok(Ok(event)) => {
+                self.pace.asked(asked, event.is_some());
+                Ok(event.as_ref().and_then(read_event))
             }
             Ok(Err(error)) => Err(watch_error(&error)),
             Err(_) => Err(StoreError::Away("the change stream went silent".into())),
@@ -144,6 +156,17 @@ mod tests {
 
     use super::*;
     use crate::{domain::record::Status, registry::store::Patch};
+
+    #[test]
+    fn a_server_that_answers_at_once_that_there_is_nothing_is_asked_ten_times_a_second() {
+        let (mut pace, t0) = (Pace::default(), clock::now());
+        assert_eq!(pace.pause(t0), Duration::ZERO);
+        pace.asked(t0, false);
+        assert_eq!(pace.pause(t0 + Duration::from_millis(1)), Duration::from_millis(99));
+        assert_eq!(pace.pause(t0 + AWAIT_CHANGE), Duration::ZERO, "one that held the question is asked at once");
+        pace.asked(t0 + AWAIT_CHANGE, true);
+        assert_eq!(pace.pause(t0 + AWAIT_CHANGE), Duration::ZERO, "and so is one that has more");
+    }
 
     #[test]
     fn an_update_becomes_a_patch_of_the_fields_that_routing_reads() {

@@ -68,6 +68,12 @@ impl MongoClusterDb {
         Ok(found.map(wire::to_json))
     }
 
+    /// A member has started an app: its indexes are made, as AMS does then. Where this was not said, the first record
+    /// waits for them.
+    pub async fn app_started(&self, app: &AppName) {
+        self.ensure_indexes(app).await;
+    }
+
     /// `$set`s fields, making the document if `upsert`; says whether one was there or made.
     pub async fn set_broadcast(
         &self,
@@ -128,7 +134,7 @@ impl MongoClusterDb {
         self.client.database("clusterdb").collection("clusternode")
     }
 
-    /// AMS makes its indexes when an app starts. One that is refused is reported, and nothing else changes.
+    /// An index that is refused is reported, and nothing else changes.
     async fn ensure_indexes(&self, app: &AppName) {
         {
             let mut indexed = self.indexed.lock().unwrap_or_else(PoisonError::into_inner);
