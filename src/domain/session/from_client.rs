@@ -167,20 +167,17 @@ impl Session {
     }
 
     fn on_candidate(&mut self, stream: Option<&StreamId>, text: Text) {
-        let mut same: Vec<usize> =
-            (0..self.legs.len()).filter(|&at| self.legs[at].is_candidate_target(stream)).collect();
-        if same.len() > 1 {
-            // Published and played under one id: the ufrag tells them apart, else the latest SDP does.
-            let ufrag = signaling::first_ufrag(&text);
-            same.sort_by_key(|&at| {
-                let leg = &self.legs[at];
-                (ufrag.is_some() && leg.ufrag == ufrag, leg.configured)
-            });
-        }
-        match same.last() {
-            Some(&at) => self.deliver(at, text),
-            None => self.drop_message(DropCause::NoLeg),
-        }
+        let mut same = (0..self.legs.len()).filter(|&at| self.legs[at].is_candidate_target(stream));
+        let Some(first) = same.next() else { return self.drop_message(DropCause::NoLeg) };
+        let Some(second) = same.next() else { return self.deliver(first, text) };
+        // Published and played under one id: the ufrag tells them apart, else the latest SDP does.
+        let ufrag = signaling::first_ufrag(&text);
+        let rank = |&at: &usize| {
+            let leg = &self.legs[at];
+            (ufrag.is_some() && leg.ufrag == ufrag, leg.configured)
+        };
+        let at = [first, second].into_iter().chain(same).max_by_key(rank).unwrap_or(first);
+        self.deliver(at, text);
     }
 
     /// `leave`, `leaveFromRoom`, peer messages: where the session or the room is.
