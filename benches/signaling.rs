@@ -10,8 +10,8 @@ use std::{
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use forebay::domain::{
-    ids::NodeId,
-    session::{Input, Output, Session, SessionSettings},
+    ids::{NodeId, SessionId},
+    session::{Input, Output, Placed, Session, SessionSettings},
     signaling::{Text, decode_client, decode_node, ice_server_config},
 };
 
@@ -57,14 +57,16 @@ fn live_session(node: &NodeId, now: Instant) -> Session {
         messages_per_second: u32::MAX,
         with_publisher: true,
         ice_servers: ice_server_config("", "", ""),
+        relay: None,
     };
-    let mut session = Session::new(Arc::new(settings), 1, now);
+    let mut session = Session::new(Arc::new(settings), SessionId(1), now);
     session.handle(Input::Client(Text::from_static(r#"{"command":"publish","streamId":"bench-000001"}"#)), now);
     let ticket = std::iter::from_fn(|| session.poll_output()).find_map(|output| match output {
         Output::Place(ticket, _) => Some(ticket),
         _ => None,
     });
-    session.handle(Input::Placed { ticket: ticket.expect("a publish is placed"), result: Ok(node.clone()) }, now);
+    let placed = Placed { node: node.clone(), address: [127, 0, 0, 1].into() };
+    session.handle(Input::Placed { ticket: ticket.expect("a publish is placed"), result: Ok(placed) }, now);
     session.handle(Input::LinkUp(node.clone()), now);
     session
         .handle(Input::Node(node.clone(), Text::from_static(r#"{"command":"start","streamId":"bench-000001"}"#)), now);

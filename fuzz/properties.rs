@@ -2,9 +2,12 @@
 //!
 //! Each function takes raw bytes and panics where a promise is broken.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::SocketAddr};
 
-use forebay::domain::signaling::{self, BadMessage, ClientCommand, NodeCommand, Text};
+use forebay::domain::{
+    sdp::{self, Description, PublicCandidate, Transport},
+    signaling::{self, BadMessage, ClientCommand, NodeCommand, Text},
+};
 use serde_json::value::RawValue;
 
 /// A text frame from a client: whatever is accepted has the same command and ids for another reader of JSON.
@@ -49,6 +52,35 @@ pub(crate) fn node_message(bytes: &[u8]) {
         string(&fields(raw), "command").expect("a known command is a string");
     }
 }
+
+/// A description, fragment or candidate: what is accepted keeps to its bounds, settles at once, and no one's candidates
+/// are left in it but the door's.
+pub(crate) fn sdp(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return; // descriptions come inside JSON or as text bodies, both UTF-8
+    };
+    let ours = [PublicCandidate { address: SocketAddr::from(([198, 51, 100, 10], 5000)), transport: Transport::Udp }];
+    let (private, ports) = (Some(SocketAddr::from(([10, 0, 0, 5], 6000))), 50_000..=60_000);
+    let rewriters: [&dyn Fn(&str) -> Rewritten; 4] = [
+        &|text| sdp::to_client(text, &ours, &ports),
+        &|text| sdp::to_node(text, private),
+        &|text| sdp::frag_to_client(text, &ours, &ports),
+        &|text| sdp::frag_to_node(text, private),
+    ];
+    for rewrite in rewriters {
+        let Ok((out, read)) = rewrite(text) else { continue };
+        assert!(read.media.len() <= sdp::MAX_SECTIONS && read.transports.len() <= sdp::MAX_SECTIONS);
+        assert!(read.candidates.iter().all(|one| ports.contains(&one.port)), "a port that no node has");
+        let tagged = read.media.iter().filter(|media| media.tagged).count();
+        let candidates = out.split(['\r', '\n']).filter(|line| line.starts_with("a=candidate:"));
+        assert_eq!(candidates.count(), tagged, "only the door's candidates are left");
+        assert_eq!(rewrite(&out).map(|(again, _)| again).as_deref(), Ok(&*out), "rewriting twice is rewriting once");
+    }
+    sdp::leaks(text, &[]);
+    sdp::trickled(text, &ports);
+}
+
+type Rewritten = Result<(String, Description), sdp::SdpError>;
 
 /// An independent reading of an object that the door has accepted. Values stay as they stand: a lone surrogate or a
 /// huge number in a field that the door does not read is the node's business.

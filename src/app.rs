@@ -10,8 +10,9 @@ use crate::{
     config::{self, Config, StaticNode},
     demo,
     domain::ids::AppName,
-    front::{self, Front, Pages},
+    front::{self, Front, Pages, Sink},
     health::{Prober, Readiness, listener},
+    media::Media,
     net,
     registry::{Backing, Registry, cluster_db::ClusterDb, memory::MemoryDb, mongo::MongoClusterDb},
     sessions::Sessions,
@@ -77,8 +78,12 @@ pub async fn serve(file: &Path) -> Result<(), AppError> {
 /// `forebay demo`
 pub async fn run_demo(options: cli::Demo) -> Result<(), AppError> {
     let mut config = Config::demo();
-    config.listen = vec![config::Listen { bind: options.listen }];
+    // Where both are at one address, what clients are told of the one holds for the other.
+    let ice_tcp = options.listen.ip() == options.media.ip();
+    config.listen = vec![config::Listen { bind: options.listen, ice_tcp }];
     config.admin.bind = options.admin;
+    config.media.bind = options.media.ip();
+    config.media.ports = ports(options.media.port());
     start_logs(&config)?;
     let shutdown = Shutdown::new();
     let (db, backing) = match &options.mongo {
@@ -141,6 +146,11 @@ async fn connect(uri: &str) -> Result<MongoClusterDb, AppError> {
     MongoClusterDb::connect(uri, databases).await.map_err(unavailable)
 }
 
+/// `--media` sets the first port of the pair; the second is the next one, for the next generation of the process.
+fn ports(first: u16) -> Vec<u16> {
+    if first == 0 { vec![0] } else { vec![first, first.saturating_add(1)] }
+}
+
 fn fixed(node: demo::DemoNode) -> StaticNode {
     StaticNode {
         id: node.id,
@@ -177,6 +187,8 @@ fn unavailable(error: impl std::error::Error) -> AppError {
 struct Door {
     http: Vec<SocketAddr>,
     admin: SocketAddr,
+    /// Where media is relayed; absent: nowhere.
+    media: Option<SocketAddr>,
     readiness: Readiness,
     sessions: Sessions,
     lame_duck: Duration,
@@ -196,8 +208,11 @@ impl Door {
         // Everything is bound before anything is served: a port that is taken is told at once, and nothing half starts.
         let mut listeners = Vec::new();
         for listen in &config.listen {
-            listeners.push(net::listen(listen.bind).map_err(bind("listen.bind", listen.bind))?);
+            let listener = net::listen(listen.bind).map_err(bind("listen.bind", listen.bind))?;
+            listeners.push((listener, listen.ice_tcp));
         }
+        let ice_tcp = listeners.iter().filter(|(_, ice_tcp)| *ice_tcp).map(|(listener, _)| listener.local_addr());
+        let ice_tcp = ice_tcp.collect::<Result<Vec<_>, _>>()?;
         let readiness = Readiness::new();
         if let Some(address) = config.health.bind {
             listener::start(address, readiness.clone(), shutdown.child()).map_err(bind("health.bind", address))?;
@@ -207,7 +222,16 @@ impl Door {
         Prober::start(&config.health, registry.clone(), metrics.clone(), shutdown);
         let full = readiness.clone();
         let over_limit = Arc::new(move |over| full.set_over_limit(over));
-        let sessions = Sessions::new(&config, registry.clone(), metrics.clone(), over_limit, shutdown.clone());
+        let media = match config.media.mode {
+            config::MediaMode::Relay => {
+                Some(Media::start_with(&config.media, &ice_tcp, metrics.clone(), shutdown).map_err(unavailable)?)
+            }
+            config::MediaMode::Direct => None,
+        };
+        let relayed = media.as_ref().map(Media::address);
+        let sink =
+            media.clone().map(|media| Sink::new(move |stream, client, read| media.take_tcp(stream, client, read)));
+        let sessions = Sessions::new(&config, registry.clone(), metrics.clone(), media, over_limit, shutdown.clone());
         let apps = Arc::new(config.apps.clone());
         let state =
             AdminState { registry, metrics: metrics.clone(), apps: Arc::clone(&apps), play_wait: config.play.wait };
@@ -219,15 +243,17 @@ impl Door {
             metrics,
             header_timeout: config.limits.header_timeout,
             pages,
+            ice_tcp: None,
         };
         let mut http = Vec::new();
-        for listener in listeners {
+        for (listener, ice_tcp) in listeners {
+            let front = Front { ice_tcp: sink.clone().filter(|_| ice_tcp), ..front.clone() };
             http.push(listener.local_addr()?);
-            shutdown.spawn(front::serve(listener, front.clone(), shutdown.clone()));
+            shutdown.spawn(front::serve(listener, front, shutdown.clone()));
         }
         readiness.started();
         let config::ShutdownConfig { lame_duck, deadline } = config.shutdown;
-        Ok(Self { http, admin, readiness, sessions, lame_duck, deadline })
+        Ok(Self { http, admin, media: relayed, readiness, sessions, lame_duck, deadline })
     }
 
     /// Prints the one line of stdout.
@@ -235,7 +261,8 @@ impl Door {
         let http = self.http.first().map_or_else(String::new, |address| format!("http://{address}"));
         let (admin, pid) = (self.admin, std::process::id());
         let mut stdout = std::io::stdout().lock();
-        writeln!(stdout, "ready http={http} admin=http://{admin} media=direct pid={pid}")?;
+        let media = self.media.map_or_else(|| "direct".to_owned(), |address| format!("udp://{address}"));
+        writeln!(stdout, "ready http={http} admin=http://{admin} media={media} pid={pid}")?;
         stdout.flush()?;
         Ok(())
     }

@@ -22,6 +22,7 @@ pub mod demo;
 pub mod domain;
 pub mod front;
 pub mod health;
+pub mod media;
 pub mod net;
 pub mod registry;
 pub mod sessions;

@@ -9,8 +9,11 @@ use std::{fs, path::Path};
 
 type Property = fn(&[u8]);
 
-const TARGETS: &[(&str, Property)] =
-    &[("client_message", properties::client_message), ("node_message", properties::node_message)];
+const TARGETS: &[(&str, Property)] = &[
+    ("client_message", properties::client_message),
+    ("node_message", properties::node_message),
+    ("sdp", properties::sdp),
+];
 
 #[test]
 fn every_corpus_holds() {

@@ -4,12 +4,15 @@
 //! is used only if there was no problem at all.
 
 mod access;
+mod media;
 mod nodes;
+
+pub use media::is_global;
 
 use std::{collections::BTreeMap, fmt::Debug, path::PathBuf, time::Duration};
 
 use super::{
-    Config, Door, Health, Limits, Listen, Media, Play, Problems, Secret, ShutdownConfig, Signaling, Telemetry,
+    Config, Door, Health, Limits, Listen, Play, Problems, Secret, ShutdownConfig, Signaling, Telemetry,
     raw::{self, Raw},
     value::{Conference, Size},
 };
@@ -35,6 +38,8 @@ pub(super) fn check(raw: Raw, environment: &BTreeMap<String, String>, problems: 
     let apps = access::apps(raw.apps, problems);
     let balance = balance(&raw.publish, &raw.play, &raw.nodes, problems);
     let nodes = nodes::nodes(raw.nodes, raw.statics, raw.rules, mongo.is_some(), problems);
+    let media = media::media(raw.media, problems);
+    media::ice_tcp(&listen, &media, problems);
     Config {
         listen,
         admin,
@@ -45,7 +50,7 @@ pub(super) fn check(raw: Raw, environment: &BTreeMap<String, String>, problems: 
         balance,
         play: Play { wait: within("play.wait", raw.play.wait, 2 * SECOND, Duration::ZERO, 60 * SECOND, problems) },
         signaling: signaling(raw.signaling, problems),
-        media: Media { node_ports: raw.media.node_ports.map_or(50_000..=60_000, |ports| ports.0) },
+        media,
         limits: limits(raw.limits, problems),
         shutdown: ShutdownConfig {
             lame_duck: within("shutdown.lame_duck", raw.shutdown.lame_duck, 30 * SECOND, Duration::ZERO, DAY, problems),
@@ -75,7 +80,7 @@ fn listen(raw: &[raw::RawListen], problems: &mut Problems) -> Vec<Listen> {
     const DEFAULT: &str = "0.0.0.0:5080";
     let default = DEFAULT.parse().expect("a literal address");
     if raw.is_empty() {
-        return vec![Listen { bind: default }];
+        return vec![Listen { bind: default, ice_tcp: false }];
     }
     for (nth, listen) in raw.iter().enumerate().filter(|(_, listen)| listen.bind.is_none()) {
         // A problem with the value itself is already told; two listeners without one would collide.
@@ -84,7 +89,11 @@ fn listen(raw: &[raw::RawListen], problems: &mut Problems) -> Vec<Listen> {
         }
         let _ = listen;
     }
-    raw.iter().map(|listen| Listen { bind: listen.bind.unwrap_or(default) }).collect()
+    let checked = |listen: &raw::RawListen| Listen {
+        bind: listen.bind.unwrap_or(default),
+        ice_tcp: listen.ice_tcp.unwrap_or(false),
+    };
+    raw.iter().map(checked).collect()
 }
 
 /// Two rooms on one port would fail at start only, one of them with "address in use".

@@ -141,6 +141,7 @@ mod tests {
         assert_eq!(config.balance, BalanceSettings::default());
         assert_eq!(config.play.wait, Duration::from_secs(2));
         assert_eq!(config.media.node_ports, 50_000..=60_000);
+        assert_eq!((config.media.ports.as_slice(), config.media.threads), ([5000, 5001].as_slice(), 1));
         assert!(config.nodes.discover, "with MongoDB, AMS's own list is read");
         assert!(!config.nodes.permit.iter().any(|range| range.contains("127.0.0.1".parse().unwrap())));
         assert!(!config.nodes.permit.iter().any(|range| range.contains("100.100.100.200".parse().unwrap())));
@@ -172,7 +173,7 @@ mod tests {
             epsilon = \"much\"
             wait = \"2 parsecs\"
             [media]
-            mode = \"relay\"
+            mode = \"relais\"
             [signaling]
             give_up = \"5s\"
             ");
@@ -191,7 +192,7 @@ mod tests {
             ("nodes.static[1].role", "\"origin\""),
             ("play.epsilon", "0.25"),
             ("play.wait", "\"2s\""),
-            ("media.mode", "not in this build"),
+            ("media.mode", "\"relay\""),
             ("signaling.give_up", "out of bounds"),
         ] {
             let line = problems.lines().find(|line| line.starts_with(&format!("{key}: ")));
@@ -203,7 +204,7 @@ mod tests {
     #[test]
     fn tables_of_what_is_not_built_are_unknown_keys() {
         for table in
-            ["[tls]", "[http]\nexpose_rest = true", "[[listen]]\nproxy = \"required\"", "[media]\nports = 5000"]
+            ["[tls]", "[http]\nexpose_rest = true", "[[listen]]\nproxy = \"required\"", "[media]\nice_tcp = true"]
         {
             let problems = bad(&format!("{LEAST}{table}"));
             assert!(problems.contains("unknown key"), "{problems}");

@@ -12,7 +12,7 @@ mod value;
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     ops::RangeInclusive,
     path::PathBuf,
     time::Duration,
@@ -23,6 +23,7 @@ use crate::domain::{
     ids::{AppName, NodeId, Role, Zone},
 };
 
+pub use check::is_global;
 pub use load::{known_keys, process_environment};
 pub use problems::{Problem, Problems};
 
@@ -64,6 +65,8 @@ pub struct Config {
 pub struct Listen {
     /// `bind`, default `0.0.0.0:5080`.
     pub bind: SocketAddr,
+    /// `ice_tcp`, default false: clients without UDP may bring their media here too (RFC 6544).
+    pub ice_tcp: bool,
 }
 
 /// The admin listener.
@@ -259,8 +262,80 @@ pub struct Signaling {
 /// `[media]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Media {
+    /// `mode`, default `relay`: how media travels.
+    pub mode: MediaMode,
+    /// `bind`, default `0.0.0.0`: the address of the relay's sockets, towards clients and towards nodes. `::` takes both
+    /// families.
+    pub bind: IpAddr,
+    /// `ports`, default 5000 and 5001, one or two of them: the first that is free is the public UDP port. 0: any.
+    pub ports: Vec<u16>,
+    /// `external_ips`, default none: what clients are told instead of `bind`.
+    pub external_ips: Vec<ExternalIp>,
+    /// `threads`, default 1: relay threads, each with a socket of its own on the public port.
+    pub threads: usize,
+    /// `announce_private_candidate`, default true: whether nodes are told where the relay sends from.
+    pub announce_private_candidate: bool,
+    /// `allow_private_public_ip`: whether clients may be told a private address. Default true where `bind` is loopback.
+    pub allow_private_public_ip: bool,
     /// `node_ports`, default 50000-60000: the UDP ports of the nodes.
     pub node_ports: RangeInclusive<u16>,
+}
+
+/// How media travels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MediaMode {
+    /// Through the door's one UDP port.
+    Relay,
+    /// Straight between clients and nodes: candidates pass untouched.
+    Direct,
+}
+
+/// An address that clients reach although this machine may not have it: `PUBLIC` or `PUBLIC/BIND`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExternalIp {
+    /// What clients are told.
+    pub public: IpAddr,
+    /// The local address that it is mapped to; the pair counts only where the relay is bound to it or to all addresses.
+    pub bind: Option<IpAddr>,
+}
+
+/// What clients are told of a listener that takes ICE-TCP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Told {
+    /// These addresses, with the listener's port.
+    These(Vec<IpAddr>),
+    /// This machine's own address, which the routing table knows.
+    Own,
+    /// Nothing: no client could connect to it.
+    Nothing,
+}
+
+impl Media {
+    /// Whether clients may be told this address.
+    pub fn may_tell(&self, ip: IpAddr) -> bool {
+        self.allow_private_public_ip || is_global(ip)
+    }
+
+    /// What clients are told of a listener at `bind`: the external addresses that are for it, else its own. A bare
+    /// external address is this machine's, so it is for every listener that others can reach at all.
+    pub fn told_of(&self, bind: IpAddr) -> Told {
+        let same_family = |ip: IpAddr| ip.is_ipv4() == bind.is_ipv4() || bind == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+        let is_for = |ip: &&ExternalIp| match ip.bind {
+            Some(local) => bind.is_unspecified() || local == bind,
+            None => !bind.is_loopback() || ip.public.is_loopback(),
+        };
+        let external = self.external_ips.iter().filter(is_for).map(|ip| ip.public);
+        let external: Vec<IpAddr> = external.filter(|ip| same_family(*ip) && self.may_tell(*ip)).collect();
+        if !external.is_empty() {
+            Told::These(external)
+        } else if bind.is_unspecified() {
+            Told::Own
+        } else if self.may_tell(bind) {
+            Told::These(vec![bind])
+        } else {
+            Told::Nothing
+        }
+    }
 }
 
 /// `[limits]`

@@ -3,15 +3,19 @@
 //! A table is read key by key rather than all at once, so that one wrong value does not hide the next: unknown keys
 //! and wrong types of the whole file are reported together.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use toml::{Table, Value};
 
 use super::{
-    IpRange,
+    ExternalIp, IpRange, MediaMode,
     environment::Overrides,
     problems::Problems,
-    value::{Conference, DirectMedia, FromGiven, Given, NodeAddress, Ports, Size},
+    value::{Conference, FromGiven, Given, NodeAddress, Ports, Size},
 };
 use crate::domain::{
     balance::PublishPolicy,
@@ -50,7 +54,7 @@ macro_rules! tables {
 
 tables! {
     /// `[[listen]]`
-    RawListen { bind: SocketAddr }
+    RawListen { bind: SocketAddr, ice_tcp: bool }
     /// `[admin]`
     RawAdmin { bind: SocketAddr, token_file: String, token_env: String }
     /// `[health]`
@@ -81,7 +85,10 @@ tables! {
         turn_username: String, turn_credential: String, max_message: Size, max_to_node: Size,
     }
     /// `[media]`
-    RawMedia { mode: DirectMedia, node_ports: Ports }
+    RawMedia {
+        mode: MediaMode, bind: IpAddr, ports: Vec<u16>, external_ips: Vec<ExternalIp>, threads: usize,
+        announce_private_candidate: bool, allow_private_public_ip: bool, node_ports: Ports,
+    }
     /// `[limits]`
     RawLimits {
         sessions: usize, sessions_per_client: usize, legs_per_session: usize, messages_per_second: u32,

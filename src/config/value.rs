@@ -6,7 +6,7 @@ use std::{net::IpAddr, net::SocketAddr, ops::RangeInclusive, time::Duration};
 
 use toml::Value;
 
-use super::IpRange;
+use super::{ExternalIp, IpRange, MediaMode};
 use crate::domain::{
     balance::PublishPolicy,
     ids::{NodeId, Role, Zone},
@@ -137,6 +137,27 @@ impl FromGiven for SocketAddr {
     }
 }
 
+impl FromGiven for IpAddr {
+    fn read(given: Given<'_>) -> Result<Self, String> {
+        const WANTED: &str = "an address without a port such as \"0.0.0.0\" or \"10.0.0.5\"";
+        let text = given.text(WANTED)?.trim();
+        text.parse().map_err(|_| format!("{text:?} is no address; write {WANTED}"))
+    }
+}
+
+impl FromGiven for ExternalIp {
+    fn read(given: Given<'_>) -> Result<Self, String> {
+        const WANTED: &str = "an address such as \"198.51.100.10\", or with the local one \"198.51.100.10/10.0.0.5\"";
+        let text = given.text(WANTED)?.trim();
+        let (public, bind) = text.split_once('/').map_or((text, None), |(public, bind)| (public, Some(bind)));
+        let address = |text: &str| text.parse::<IpAddr>().map(|ip| ip.to_canonical());
+        let (Ok(public), Ok(bind)) = (address(public), bind.map(address).transpose()) else {
+            return Err(format!("{text:?} is no address; write {WANTED}"));
+        };
+        Ok(Self { public, bind })
+    }
+}
+
 /// Where a node is: an address, and a port unless `nodes.http_port` says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct NodeAddress {
@@ -253,24 +274,7 @@ words! {
     PublishPolicy: "least-loaded" => Self::LeastLoaded, "two-choices" => Self::TwoChoices,
         "round-robin" => Self::RoundRobin, "hash" => Self::Hash;
     Conference: "with-publisher" => Self::WithPublisher, "edge" => Self::Edge;
-}
-
-/// How media travels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct DirectMedia;
-
-impl FromGiven for DirectMedia {
-    fn read(given: Given<'_>) -> Result<Self, String> {
-        match given.text("\"direct\"")? {
-            "direct" => Ok(Self),
-            "relay" => {
-                Err("\"relay\" is not in this build: media goes straight between clients and nodes, which must be \
-                            reachable for them; write \"direct\""
-                    .into())
-            }
-            other => Err(format!("{other:?} is not known here; write \"direct\"")),
-        }
-    }
+    MediaMode: "relay" => Self::Relay, "direct" => Self::Direct;
 }
 
 /// Most entries of one list; a longer one is a problem.
@@ -350,8 +354,12 @@ mod tests {
     }
 
     #[test]
-    fn relay_media_is_refused_by_name() {
-        assert!(read::<DirectMedia>("relay").unwrap_err().contains("not in this build"));
-        assert_eq!(read::<DirectMedia>("direct"), Ok(DirectMedia));
+    fn an_external_address_may_name_the_local_one() {
+        let pair = read::<ExternalIp>("198.51.100.10/10.0.0.5").unwrap();
+        assert_eq!(pair.bind, Some("10.0.0.5".parse().unwrap()));
+        assert_eq!(read::<ExternalIp>("2001:db8::1").unwrap().bind, None);
+        for bad in ["", "/", "198.51.100.10/", "198.51.100.10/24", "198.51.100.10:5000", "door.example"] {
+            assert!(read::<ExternalIp>(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -17,6 +17,8 @@ pub enum Reject {
     Forbidden,
     /// The message is larger than a node accepts.
     TooLarge,
+    /// The description cannot be relayed.
+    BadSdp,
 }
 
 impl Reject {
@@ -29,6 +31,7 @@ impl Reject {
             Self::BadStreamId => "invalidStreamName",
             Self::BadMessage | Self::TooLarge => "missingParameter",
             Self::Forbidden => "unauthorized_access",
+            Self::BadSdp => "notSetRemoteDescription",
         }
     }
 
@@ -44,6 +47,7 @@ impl Reject {
             Self::BadMessage => Some("the message is not a JSON object with a command, or a field has the wrong type"),
             Self::TooLarge => Some("the message is larger than a media server accepts (80 KiB)"),
             Self::Forbidden => Some("only servers may send this command"),
+            Self::BadSdp => Some("the description has no usable ICE credentials, or is not SDP"),
             Self::Busy | Self::NoStreamId | Self::BadStreamId => None,
         }
     }
@@ -58,6 +62,7 @@ impl Reject {
             Self::BadMessage => "bad_message",
             Self::Forbidden => "forbidden",
             Self::TooLarge => "too_large",
+            Self::BadSdp => "bad_sdp",
         }
     }
 }

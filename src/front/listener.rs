@@ -6,7 +6,7 @@ use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{Front, http};
+use super::{Front, http, sniff};
 use crate::{domain::ids::ClientAddr, net, shutdown::Shutdown};
 
 /// Bytes of a request head; a larger one is a 431. SDKs send below 2 KiB.
@@ -55,6 +55,9 @@ async fn connection(stream: TcpStream, peer: ClientAddr, front: Front, shutdown:
     if let Err(error) = net::tune(&stream) {
         return tracing::debug!(%error, "the client was gone before it was served");
     }
+    let Some(stream) = sniff::http(stream, peer, front.ice_tcp.as_ref(), front.header_timeout, &shutdown).await else {
+        return;
+    };
     let header_timeout = front.header_timeout;
     let ending = shutdown.clone();
     let service = service_fn(move |request| {

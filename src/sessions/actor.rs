@@ -25,7 +25,7 @@ use crate::{
     domain::{
         ids::{AppName, ClientAddr, NodeId, SessionId},
         reject::Reject,
-        session::{Ask, CloseReason, Input, LinkLoss, Session, Ticket},
+        session::{Ask, CloseReason, Input, LinkLoss, Placed, Session, Ticket},
     },
     telemetry::{metrics::Held, spans},
     upstream::{DialError, Frame, Socket, SocketEnd},
@@ -108,7 +108,7 @@ where
 {
     fn new(shared: Arc<Shared>, client: Client<C>, id: SessionId) -> Self {
         let now = clock::now();
-        let session = Session::new(Arc::clone(&shared.settings), id.0, now);
+        let session = Session::new(Arc::clone(&shared.settings), id, now);
         let due = session.poll_timeout().unwrap_or(now);
         let held = shared.metrics.session_opened();
         Self {
@@ -217,7 +217,7 @@ where
                     let held = seated.seat.kind.map(|kind| self.shared.metrics.leg_opened(kind, &node));
                     self.seats.reserve_exact(1); // one leg, one link is what most sessions have
                     self.seats.push((ticket, seated.seat, held));
-                    node
+                    Placed { node, address: seated.address }
                 });
                 Input::Placed { ticket, result }
             }

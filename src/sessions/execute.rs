@@ -36,6 +36,7 @@ where
             Output::HangUp(node) => self.hang_up(&node),
             Output::Place(ticket, ask) => self.place(ticket, ask),
             Output::Release(ticket) => self.release(ticket),
+            Output::Relay(command) => self.span.in_scope(|| self.shared.relay(command)),
             Output::Fact(fact) => self.span.in_scope(|| self.shared.report(&self.app, fact)),
             Output::Close(reason) => self.closed = Some(reason),
         }

@@ -28,9 +28,10 @@ use crate::{
     config::Config,
     domain::{
         ids::{AppName, ClientAddr},
-        session::SessionSettings,
+        session::{RelaySide, SessionSettings},
         signaling,
     },
+    media::Media,
     registry::Registry,
     shutdown::Shutdown,
     telemetry::metrics::Metrics,
@@ -70,6 +71,8 @@ struct Shared {
     router: router::Router,
     occupancy: Occupancy,
     metrics: Metrics,
+    /// Absent: media goes directly between clients and nodes.
+    media: Option<Media>,
     shutdown: Shutdown,
     /// Cancelled when the door empties itself, `empty_within` being set before that, and when it stops.
     emptying: CancellationToken,
@@ -82,6 +85,7 @@ impl Sessions {
         config: &Config,
         registry: Registry,
         metrics: Metrics,
+        media: Option<Media>,
         over_limit: Arc<dyn Fn(bool) + Send + Sync>,
         shutdown: Shutdown,
     ) -> Self {
@@ -94,6 +98,7 @@ impl Sessions {
             max_legs: config.limits.legs_per_session,
             messages_per_second: config.limits.messages_per_second,
             with_publisher: signaling.conference_with_publisher,
+            relay: media.as_ref().map(|media| relay_side(media, config)),
             ice_servers: signaling::ice_server_config(
                 &signaling.stun_uri,
                 &signaling.turn_username,
@@ -110,6 +115,7 @@ impl Sessions {
                 router: router::Router::new(registry, config.play.wait),
                 occupancy: Occupancy::new(config.limits.sessions, config.limits.sessions_per_client, over_limit),
                 metrics,
+                media,
                 emptying: shutdown.child(),
                 shutdown,
                 empty_within: OnceLock::new(),
@@ -157,6 +163,15 @@ impl Sessions {
     {
         actor::run(Arc::clone(&self.shared), client)
     }
+}
+
+/// How the relay is reached, as sessions tell clients and nodes.
+fn relay_side(media: &Media, config: &Config) -> Arc<RelaySide> {
+    Arc::new(RelaySide {
+        public: media.public().to_vec(),
+        private: media.private(),
+        node_ports: config.media.node_ports.clone(),
+    })
 }
 
 /// A moved leg is confirmed within this, or its client is asked to come again (design.md §5).

@@ -5,6 +5,7 @@ use crate::{
     domain::{
         ids::{AppName, Kind, NodeId, StreamKey},
         reject::Reject,
+        relay,
         session::{Ask, Fact, LinkLoss},
     },
     registry::Hint,
@@ -51,6 +52,7 @@ impl Shared {
                     "a live leg could not be moved: its client is asked to come again"
                 );
             }
+            Fact::BadDescription(error) => tracing::info!(%error, "a description that cannot be relayed"),
             Fact::Rejected(reject) => {
                 tracing::debug!(reject = reject.as_str(), "rejected");
                 metrics.rejected(reject.as_str());
@@ -59,6 +61,14 @@ impl Shared {
                 tracing::debug!(cause = cause.as_str(), "message dropped");
                 metrics.message_dropped(cause.as_str());
             }
+        }
+    }
+
+    /// A relay that takes no command has no room: that leg will have no media, and its client asks again.
+    pub(super) fn relay(&self, command: relay::Command) {
+        let Some(media) = &self.media else { return };
+        if let Err(error) = media.command(command) {
+            tracing::warn!(%error, "the media relay did not take a command");
         }
     }
 

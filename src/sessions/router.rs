@@ -2,6 +2,7 @@
 //! `domain::balance`'s; here they are fed.
 
 use std::{
+    net::IpAddr,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -33,6 +34,7 @@ pub(super) struct Router {
 #[derive(Debug)]
 pub(super) struct Seated {
     pub(super) placement: Placement,
+    pub(super) address: IpAddr,
     pub(super) blind: bool,
     pub(super) seat: LegSeat,
 }
@@ -122,7 +124,7 @@ impl Router {
         {
             self.registry.set_pin(room, &placement.node);
         }
-        Ok(self.seated(placement, Some(Kind::Publish), room, false))
+        self.seated(placement, Some(Kind::Publish), room, false)
     }
 
     async fn play(&self, key: StreamKey, ask: &Ask, seed: u64) -> Result<Seated, Reject> {
@@ -139,7 +141,7 @@ impl Router {
         };
         let request = Request { stream: &key, want, rule, kind: Some(Kind::Play), exclude: &ask.avoid, seed };
         let placement = self.registry.place(&request).map_err(|_| Reject::Busy)?;
-        Ok(self.seated(placement, Some(Kind::Play), None, blind))
+        self.seated(placement, Some(Kind::Play), None, blind)
     }
 
     /// Where the peers of `join`, or the members of a room, meet: the pin, else the rendezvous hash over origins.
@@ -151,7 +153,7 @@ impl Router {
             let request = Request { stream: &key, want, rule, kind: None, exclude: &ask.avoid, seed };
             if let Ok(placement) = self.registry.place(&request) {
                 self.registry.set_pin(&key, &placement.node);
-                return Ok(self.seated(placement, None, Some(key), false));
+                return self.seated(placement, None, Some(key), false);
             }
         }
         Err(Reject::Busy)
@@ -160,13 +162,21 @@ impl Router {
     fn errand(&self, key: &StreamKey, ask: &Ask, seed: u64) -> Result<Seated, Reject> {
         let request = Request { stream: key, want: Want::Read, rule: "read", kind: None, exclude: &ask.avoid, seed };
         let placement = self.registry.place(&request).map_err(|_| Reject::Busy)?;
-        Ok(self.seated(placement, None, None, false))
+        self.seated(placement, None, None, false)
     }
 
     /// From here on, giving up gives the reservation back.
-    fn seated(&self, placement: Placement, kind: Option<Kind>, pin: Option<StreamKey>, blind: bool) -> Seated {
+    fn seated(
+        &self,
+        placement: Placement,
+        kind: Option<Kind>,
+        pin: Option<StreamKey>,
+        blind: bool,
+    ) -> Result<Seated, Reject> {
         let pin = pin.map(|key| (key, clock::now()));
         let seat = LegSeat { registry: self.registry.clone(), node: placement.node.clone(), kind, pin };
-        Seated { placement, blind, seat }
+        // A node may be gone from the configuration since it was chosen.
+        let address = self.registry.snapshot().get(&seat.node).map(|node| node.spec.address.0.ip());
+        Ok(Seated { placement, address: address.ok_or(Reject::Busy)?, blind, seat })
     }
 }

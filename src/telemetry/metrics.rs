@@ -4,6 +4,8 @@
 //! (`&'static str`, from its enums), status codes and node ids; a node's series end when the node is gone, so their
 //! number is bounded by the cluster's size, however often nodes come and go.
 
+mod media;
+
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -20,6 +22,9 @@ use crate::domain::{
     balance::{NodeState, Snapshot},
     ids::{Kind, NodeId},
 };
+
+use self::media::MediaMetrics;
+pub use self::media::{TcpDrop, TcpEnd, WireFacts};
 
 /// The content type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -127,6 +132,7 @@ struct Inner {
     waiters: Gauge,
     http_requests: Counters<2>,
     accept_errors: Counter,
+    media: MediaMetrics,
 }
 
 /// What node-labelled series there may be, so that they can end with their node.
@@ -364,6 +370,7 @@ impl Inner {
                 "requests that the door answered itself",
             ),
             accept_errors: book.counter("accept_errors", "connections that a listener failed to accept"),
+            media: MediaMetrics::new(&mut book),
             scrape: Mutex::default(),
             registry: book.registry,
             described: book.described,
@@ -523,6 +530,7 @@ mod tests {
     use crate::domain::{
         balance::{BalanceSettings, Book, NodeSpec, Report, Request, Want},
         ids::{NodeAddr, Role, StreamKey},
+        relay::{FlowEnd, Refused},
     };
 
     /// One edge that reported a quarter of its CPU and then got a play.
@@ -615,6 +623,8 @@ mod tests {
         metrics.message_dropped("x");
         metrics.probed(&id, true);
         metrics.http_answered("x", 200);
+        metrics.media_flow_closed(FlowEnd::Closed);
+        metrics.media_command_refused(Refused::Full);
         let text = metrics.scrape(&one_edge(), StoreFacts::default());
         let scraped: BTreeSet<(String, String)> = text
             .lines()

@@ -9,7 +9,7 @@ pub mod spans;
 
 macro_rules! features {
     () => {
-        "mongodb, media-direct"
+        "mongodb, media-relay"
     };
 }
 

@@ -34,7 +34,17 @@ async fn door_before(nodes: &Nodes, mongod: &Mongod, zones: bool, environment: &
 #[tokio::test(flavor = "multi_thread")]
 async fn the_demos_records_in_mongodb_are_what_plays_are_routed_by_until_amss_window_ends() {
     let mongod = Mongod::start(Shape::Standalone).await;
-    let arguments = ["demo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--mongo", &mongod.uri()];
+    let arguments = [
+        "demo",
+        "--listen",
+        "127.0.0.1:0",
+        "--admin",
+        "127.0.0.1:0",
+        "--media",
+        "127.0.0.1:0",
+        "--mongo",
+        &mongod.uri(),
+    ];
     let door = Process::start(&arguments).await;
     let records = broadcasts(&mongod).await;
     let written = write_live(&records, "by-hand", "127.0.1.2", 16_000).await;

@@ -16,7 +16,7 @@ use crate::support::{
     str0m_peer, webrtc_peer,
 };
 
-const DEMO: [&str; 5] = ["demo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+const DEMO: [&str; 7] = ["demo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--media", "127.0.0.1:0"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_viewer_gets_the_stream_that_he_asked_for_and_no_other() {
@@ -184,7 +184,8 @@ async fn the_http_side_says_plainly_what_it_does_not_do() {
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_exit_as_sysexits_say_and_the_demo_ends_within_2_seconds() {
     let mut door = Process::start(&DEMO).await;
-    let (code, _, error) = run(&["demo", "--listen", door.http(), "--admin", "127.0.0.1:0"]).await;
+    let (code, _, error) =
+        run(&["demo", "--listen", door.http(), "--admin", "127.0.0.1:0", "--media", "127.0.0.1:0"]).await;
     assert_eq!(code, Some(69), "a taken port: {error}");
     assert!(error.contains(door.http()), "it is named: {error}");
     assert_eq!(run(&["frobnicate"]).await.0, Some(64));

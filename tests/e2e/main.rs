@@ -7,5 +7,7 @@ mod support;
 mod cluster;
 mod demo_nodes;
 mod door;
+mod ice_tcp;
 mod outages;
 mod registry;
+mod relay;

@@ -2,4 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic, and these print their figures")]
 
 mod placement;
+mod relay;
+mod relay_stun;
 mod session;

@@ -9,9 +9,9 @@ use std::{
 };
 
 use forebay::domain::{
-    ids::NodeId,
+    ids::{NodeId, SessionId},
     reject::Reject,
-    session::{CloseReason, Input, LinkLoss, Output, Session, SessionSettings, Ticket},
+    session::{CloseReason, Input, LinkLoss, Output, Placed, Session, SessionSettings, Ticket},
     signaling::{self, Text},
 };
 
@@ -107,12 +107,13 @@ impl World {
             messages_per_second: if rng.u8(..) < 16 { 1 } else { 100 },
             with_publisher: rng.bool(),
             ice_servers: signaling::ice_server_config("", "", ""),
+            relay: None,
         };
         Self {
             seed,
             step: 0,
             now,
-            session: Session::new(Arc::new(settings), seed, now),
+            session: Session::new(Arc::new(settings), SessionId(seed), now),
             queue: BTreeMap::new(),
             order: 0,
             links: BTreeMap::new(),
@@ -234,7 +235,7 @@ impl World {
                 let result = match (free.is_empty(), self.rng.u8(..)) {
                     (true, _) | (_, 0..10) => Err(Reject::Busy),
                     (_, 10..20) => Err(Reject::NoSuchStream),
-                    _ => Ok(free[self.rng.usize(..free.len())].clone()),
+                    _ => Ok(Placed { node: free[self.rng.usize(..free.len())].clone(), address: [10, 0, 1, 1].into() }),
                 };
                 if self.rng.u8(..) > 5 {
                     let after = self.delay(200);
@@ -246,7 +247,7 @@ impl World {
                 self.check(once, "a ticket is given back once");
             }
             Output::Close(_) => self.closes += 1,
-            Output::PingClient | Output::Fact(_) => {}
+            Output::PingClient | Output::Fact(_) | Output::Relay(_) => {}
         }
     }
 

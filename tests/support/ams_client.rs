@@ -4,7 +4,9 @@
 
 use std::{
     collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
     pin::Pin,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -31,6 +33,8 @@ pub struct Report {
     pub connected: bool,
     pub audio_packets: u64,
     pub video_packets: u64,
+    /// When each video packet came.
+    pub video_at: Vec<Instant>,
     /// From the command to the first media packet.
     pub first_media: Option<Duration>,
     /// The texts that media payloads carried (publishers put their stream's name in).
@@ -61,6 +65,18 @@ impl Report {
     pub fn count(&self, definition: &str) -> usize {
         self.messages.iter().filter(|message| message["definition"] == definition).count()
     }
+
+    /// The longest time between two video packets, or between one and the ends of the window, inside it.
+    pub fn longest_gap(&self, from: Instant, to: Instant) -> Duration {
+        let inside = self.video_at.iter().copied().filter(|at| (from..to).contains(at));
+        let mut before = from;
+        let mut longest = Duration::ZERO;
+        for at in inside.chain([to]) {
+            longest = longest.max(at.saturating_duration_since(before));
+            before = at;
+        }
+        longest
+    }
 }
 
 /// What the whole socket has seen so far.
@@ -88,15 +104,29 @@ pub struct Plan {
     pub video: bool,
     /// Further fields of the `publish` or `play` message.
     pub fields: Value,
+    /// Where the client's media is bound.
+    pub ip: IpAddr,
 }
 
 impl Plan {
     pub fn publish(stream: &str) -> Self {
-        Self { kind: Kind::Publish, stream: stream.to_owned(), audio: true, video: true, fields: json!({}) }
+        Self {
+            kind: Kind::Publish,
+            stream: stream.to_owned(),
+            audio: true,
+            video: true,
+            fields: json!({}),
+            ip: Ipv4Addr::LOCALHOST.into(),
+        }
     }
 
     pub fn play(stream: &str) -> Self {
         Self { kind: Kind::Play, ..Self::publish(stream) }
+    }
+
+    pub fn at(mut self, ip: IpAddr) -> Self {
+        self.ip = ip;
+        self
     }
 
     pub fn with(mut self, fields: Value) -> Self {
@@ -138,6 +168,9 @@ pub struct MediaPorts {
 /// Runs a WebRTC stack for one leg; ends when its orders end.
 pub type Stack = fn(Plan, MediaPorts) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
+/// What is done to every text before the client reads it.
+pub type Hook = Arc<dyn Fn(String) -> String + Send + Sync>;
+
 /// Where a leg's record is written.
 #[derive(Clone)]
 pub struct Reporter {
@@ -146,6 +179,11 @@ pub struct Reporter {
 }
 
 impl Reporter {
+    /// Writes into `report`; time counts from now.
+    pub fn new(report: watch::Sender<Report>) -> Self {
+        Self { report, begun: Instant::now() }
+    }
+
     pub fn note(&self, note: impl FnOnce(&mut Report)) {
         self.report.send_modify(note);
     }
@@ -160,6 +198,7 @@ impl Reporter {
         self.note(|report| {
             if video {
                 report.video_packets += 1;
+                report.video_at.push(Instant::now());
             } else {
                 report.audio_packets += 1;
             }
@@ -240,13 +279,57 @@ impl Leg {
     }
 }
 
+/// A WebRTC stack without signalling: the test carries its descriptions.
+pub struct Alone {
+    pub orders: mpsc::UnboundedSender<MediaOrder>,
+    pub events: mpsc::UnboundedReceiver<MediaEvent>,
+    report: watch::Receiver<Report>,
+}
+
+impl Alone {
+    pub fn start(plan: Plan, stack: Stack) -> Self {
+        let (orders, to_stack) = mpsc::unbounded_channel();
+        let (from_stack, events) = mpsc::unbounded_channel();
+        let (reporter, report) = watch::channel(Report::default());
+        let reporter = Reporter { report: reporter, begun: Instant::now() };
+        tokio::spawn(stack(plan, MediaPorts { orders: to_stack, events: from_stack, report: reporter }));
+        Self { orders, events, report }
+    }
+
+    /// Its next offer or answer.
+    ///
+    /// # Panics
+    ///
+    /// When that takes too long.
+    pub async fn description(&mut self) -> String {
+        let event = tokio::time::timeout(PATIENCE, self.events.recv()).await.expect("it describes itself in time");
+        match event.expect("the stack runs") {
+            MediaEvent::Offer(sdp) | MediaEvent::Answer(sdp) => sdp,
+            MediaEvent::Candidate { .. } => panic!("this stack does not trickle"),
+        }
+    }
+
+    /// Waits until the record satisfies `check`, and returns it.
+    ///
+    /// # Panics
+    ///
+    /// When that takes too long.
+    pub async fn until(&self, what: &str, check: impl Fn(&Report) -> bool) -> Report {
+        let mut report = self.report.clone();
+        let seen = tokio::time::timeout(PATIENCE, report.wait_for(&check)).await;
+        let Ok(Ok(seen)) = seen else { panic!("never saw that {what}; saw {}", brief(&self.report.borrow())) };
+        seen.clone()
+    }
+}
+
 fn brief(report: &Report) -> String {
     let word = |message: &Value| {
         let definition = message["definition"].as_str().or(message["type"].as_str()).unwrap_or_default();
         format!("{}/{definition}", message["command"].as_str().unwrap_or_default())
     };
     let messages: Vec<_> = report.messages.iter().map(word).collect();
-    format!("messages {messages:?}, and {:?}", Report { messages: Vec::new(), ..report.clone() })
+    let rest = Report { messages: Vec::new(), video_at: Vec::new(), ..report.clone() };
+    format!("messages {messages:?}, and {rest:?}")
 }
 
 /// One WebSocket.
@@ -268,6 +351,11 @@ enum Order {
 impl Socket {
     /// Opens `ws://IP:PORT/app/websocket`.
     pub async fn open(url: &str) -> Result<Self, String> {
+        Self::open_with(url, Arc::new(|text| text)).await
+    }
+
+    /// The same, for a client to whom every text comes changed: its record holds the changed ones.
+    pub async fn open_with(url: &str, hook: Hook) -> Result<Self, String> {
         let authority = url.strip_prefix("ws://").ok_or("a ws:// URL")?;
         let address = authority.split('/').next().unwrap_or_default();
         let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
@@ -278,7 +366,7 @@ impl Socket {
         let (orders, received) = mpsc::unbounded_channel();
         let (reporter, report) = watch::channel(SocketReport::default());
         let (media, heard) = mpsc::unbounded_channel();
-        let line = Line { socket, legs: Vec::new(), report: reporter, media };
+        let line = Line { socket, legs: Vec::new(), report: reporter, media, hook };
         tokio::spawn(line.run(received, heard));
         Ok(Self { report, orders, next: std::sync::atomic::AtomicUsize::new(0) })
     }
@@ -343,6 +431,7 @@ struct Line {
     legs: Vec<Running>,
     report: watch::Sender<SocketReport>,
     media: mpsc::UnboundedSender<(usize, MediaEvent)>,
+    hook: Hook,
 }
 
 struct Running {
@@ -363,7 +452,7 @@ impl Line {
                 order = orders.recv() => self.obey(order).await,
                 Some((number, event)) = heard.recv() => self.pass_on(number, event).await,
                 message = self.socket.next() => match message {
-                    Some(Ok(Message::Text(text))) => self.take(text.as_str()),
+                    Some(Ok(Message::Text(text))) => self.take(&(self.hook)(text.as_str().to_owned())),
                     Some(Ok(Message::Close(frame))) => Some(format!("closed: {frame:?}")),
                     Some(Ok(_)) => None,
                     Some(Err(error)) => Some(format!("broke: {error}")),
@@ -394,7 +483,7 @@ impl Line {
             Some(Order::Begin(number, plan, stack, report)) => {
                 let (to_stack, orders) = mpsc::unbounded_channel();
                 let (events, mut from_stack) = mpsc::unbounded_channel();
-                let report = Reporter { report, begun: Instant::now() };
+                let report = Reporter::new(report);
                 tokio::spawn(stack(plan.clone(), MediaPorts { orders, events, report: report.clone() }));
                 let media = self.media.clone();
                 tokio::spawn(async move {

@@ -58,7 +58,7 @@ impl Door {
         let dir = TempDir::new("door");
         let file = dir.path().join("forebay.toml");
         let text = format!(
-            "[[listen]]\nbind = \"127.0.0.1:0\"\n[admin]\nbind = \"127.0.0.1:0\"\n[apps]\nLiveApp = {{}}\n{tables}"
+            "[[listen]]\nbind = \"127.0.0.1:0\"\n[admin]\nbind = \"127.0.0.1:0\"\n[apps]\nLiveApp = {{}}\n[media]\nbind = \"127.0.0.1\"\nports = [0]\n{tables}"
         );
         std::fs::write(&file, text).expect("the temporary directory is writable");
         let file = file.to_str().expect("a path of ASCII");

@@ -5,6 +5,8 @@
 pub mod ams_client;
 pub mod cluster;
 pub mod mongod;
+pub mod namespaces;
 pub mod process;
 pub mod str0m_peer;
+pub mod udp_path;
 pub mod webrtc_peer;

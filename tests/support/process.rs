@@ -34,7 +34,20 @@ impl Process {
 
     /// The same with variables in its environment.
     pub async fn start_with(args: &[&str], environment: &[(&str, &str)]) -> Self {
-        let mut child = command(args).envs(environment.iter().copied()).spawn().expect("the program starts");
+        let mut command = command(args);
+        command.envs(environment.iter().copied());
+        Self::run(command, args).await
+    }
+
+    /// The same inside a network namespace; the test cannot reach its addresses.
+    pub async fn start_in(namespace: &str, args: &[&str]) -> Self {
+        let mut inside = Command::new("ip");
+        inside.args(["netns", "exec", namespace, env!("CARGO_BIN_EXE_forebay")]).args(args);
+        Self::run(piped(inside), args).await
+    }
+
+    async fn run(mut command: Command, args: &[&str]) -> Self {
+        let mut child = command.spawn().expect("the program starts");
         let log = collect(&mut child);
         let mut line = String::new();
         let stdout = child.stdout.take().expect("stdout is piped");
@@ -137,7 +150,12 @@ fn json_body(answer: &str) -> Value {
 
 fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
-    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command.args(args);
+    piped(command)
+}
+
+fn piped(mut command: Command) -> Command {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     command
 }
 

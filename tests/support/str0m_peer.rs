@@ -48,7 +48,7 @@ struct Peer {
 }
 
 async fn run(plan: Plan, ports: MediaPorts) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let socket = UdpSocket::bind("127.0.0.1:0").await?;
+    let socket = UdpSocket::bind((plan.ip, 0)).await?;
     let address = socket.local_addr()?;
     let mut config = RtcConfig::new().clear_codecs().enable_opus(true, false).enable_vp8(true);
     if plan.fields["h264"] == true {

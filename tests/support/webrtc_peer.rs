@@ -2,13 +2,14 @@
 
 use std::{
     collections::VecDeque,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use rtc::{
-    ice::mdns::MulticastDnsMode,
+    ice::{mdns::MulticastDnsMode, network_type::NetworkType},
     interceptor::{Attribute, Interceptor, Packet, Slot, StreamInfo, TaggedPacket},
     rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication,
     rtp,
@@ -38,17 +39,32 @@ const PACE: Duration = Duration::from_millis(20);
 
 /// The stack, for [`super::ams_client::Socket::begin`].
 pub fn stack(plan: Plan, ports: MediaPorts) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    run_as(Network::Udp, plan, ports)
+}
+
+/// The same where no UDP leaves the client's network: it has ICE-TCP, active, and nothing else.
+pub fn tcp_stack(plan: Plan, ports: MediaPorts) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    run_as(Network::Tcp, plan, ports)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Network {
+    Udp,
+    Tcp,
+}
+
+fn run_as(network: Network, plan: Plan, ports: MediaPorts) -> Pin<Box<dyn Future<Output = ()> + Send>> {
     Box::pin(async move {
         let report = ports.report.clone();
-        if let Err(error) = run(plan, ports).await {
+        if let Err(error) = run(network, plan, ports).await {
             report.trouble("webrtc", error);
         }
     })
 }
 
-async fn run(plan: Plan, mut ports: MediaPorts) -> Result<(), Error> {
+async fn run(network: Network, plan: Plan, mut ports: MediaPorts) -> Result<(), Error> {
     let (happenings, mut happened) = mpsc::unbounded_channel();
-    let pc = build(Handler { happenings }).await?;
+    let pc = build(network, plan.ip, Handler { happenings }).await?;
     let mut peer = Peer {
         pc: Arc::clone(&pc),
         plan,
@@ -290,21 +306,26 @@ async fn count_media(track: Arc<dyn TrackRemote>, report: Reporter) {
     }
 }
 
-async fn build(handler: Handler) -> Result<Arc<dyn PeerConnection>, Error> {
+async fn build(network: Network, ip: IpAddr, handler: Handler) -> Result<Arc<dyn PeerConnection>, Error> {
     let mut engine = MediaEngine::default();
     engine.register_default_codecs()?;
     let registry =
         register_default_interceptors(Registry::new(), &mut engine)?.with(Slot::from(14_000), Shown::default());
+    let types = if network == Network::Tcp { vec![NetworkType::Tcp4] } else { vec![NetworkType::Udp4] };
     let settings = SettingEngineBuilder::new()
         .with_include_loopback_candidate(true)
         .with_multicast_dns_mode(MulticastDnsMode::Disabled)
+        .with_network_types(types)
         .build();
+    let address = vec![SocketAddr::new(ip, 0)];
+    let (udp, tcp) = if network == Network::Tcp { (Vec::new(), address) } else { (address, Vec::new()) };
     let pc = PeerConnectionBuilder::new()
         .with_media_engine(engine)
         .with_interceptor_registry(registry)
         .with_setting_engine(settings)
         .with_handler(Arc::new(handler))
-        .with_udp_addrs(vec!["127.0.0.1:0".to_owned()])
+        .with_udp_addrs(udp)
+        .with_tcp_addrs(tcp)
         .build()
         .await?;
     Ok(Arc::new(pc))

@@ -2,10 +2,15 @@
 
 use std::time::Instant;
 
-use super::{CloseReason, DropCause, Output, Purpose, Session, Stage, leg::Leg};
+use super::{
+    CloseReason, DropCause, Fact, Output, Purpose, Session, Stage,
+    leg::Leg,
+    media::{LegMedia, Rewritten},
+};
 use crate::domain::{
     ids::StreamId,
     reject::Reject,
+    sdp::SdpError,
     signaling::{self, BadMessage, ClientCommand, ClientMessage, SdpType, Text},
 };
 
@@ -117,6 +122,7 @@ impl Session {
             configured: None,
             start_pending: false,
             sections: Vec::new(),
+            media: LegMedia::default(),
             moving: None,
         });
         self.place_unless_behind(self.legs.len() - 1, now);
@@ -163,21 +169,39 @@ impl Session {
         leg.ufrag = signaling::first_ufrag(&text);
         leg.configured = Some(now);
         leg.start_pending = false;
-        self.deliver(at, text);
+        match self.client_description(at, &text) {
+            Rewritten::Same => self.deliver(at, text),
+            Rewritten::Instead(texts) => texts.into_iter().for_each(|text| self.deliver(at, text)),
+            Rewritten::Bad(error) => self.end_unusable(at, error),
+        }
     }
 
     fn on_candidate(&mut self, stream: Option<&StreamId>, text: Text) {
-        let mut same = (0..self.legs.len()).filter(|&at| self.legs[at].is_candidate_target(stream));
-        let Some(first) = same.next() else { return self.drop_message(DropCause::NoLeg) };
-        let Some(second) = same.next() else { return self.deliver(first, text) };
-        // Published and played under one id: the ufrag tells them apart, else the latest SDP does.
-        let ufrag = signaling::first_ufrag(&text);
-        let rank = |&at: &usize| {
-            let leg = &self.legs[at];
-            (ufrag.is_some() && leg.ufrag == ufrag, leg.configured)
-        };
-        let at = [first, second].into_iter().chain(same).max_by_key(rank).unwrap_or(first);
-        self.deliver(at, text);
+        let mut same: Vec<usize> =
+            (0..self.legs.len()).filter(|&at| self.legs[at].is_candidate_target(stream)).collect();
+        if same.len() > 1 {
+            // Published and played under one id: the ufrag tells them apart, else the latest SDP does.
+            let ufrag = signaling::first_ufrag(&text);
+            same.sort_by_key(|&at| {
+                let leg = &self.legs[at];
+                (ufrag.is_some() && leg.ufrag == ufrag, leg.configured)
+            });
+        }
+        match same.last() {
+            Some(&at) if self.swallows_client_candidates(at) => {}
+            Some(&at) => self.deliver(at, text),
+            None => self.drop_message(DropCause::NoLeg),
+        }
+    }
+
+    /// A description that cannot be relayed ends its leg: half of it would reach nobody.
+    pub(super) fn end_unusable(&mut self, at: usize, error: SdpError) {
+        let leg = self.remove_leg(at);
+        self.fact(Fact::BadDescription(error));
+        if let (Some(node), Some(stream), true) = (leg.stage.node(), &leg.stream, leg.stage.is_known_to_node()) {
+            self.out(Output::ToNode(node.clone(), signaling::stop(stream)));
+        }
+        self.reject(Reject::BadSdp, leg.stream.as_ref());
     }
 
     /// `leave`, `leaveFromRoom`, peer messages: where the session or the room is.

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{DropCause, Fact, LinkLoss, Output, Purpose, RetryCause, Session, Stage};
+use super::{DropCause, Fact, LinkLoss, Output, Purpose, RetryCause, Session, Stage, media::Rewritten};
 use crate::domain::{
     ids::{Kind, NodeId},
     signaling::{self, NodeCommand, NodeMessage, Notice, Refusal, SdpType, Text},
@@ -105,10 +105,22 @@ impl Session {
                 }
                 leg.sections = sections;
             }
-            NodeCommand::Notification(notice) => self.on_notice(at, notice, now),
+            NodeCommand::Notification(notice) => {
+                self.on_notice(at, notice, now);
+                return self.out(Output::ToClient(text));
+            }
             _ => {}
         }
-        self.out(Output::ToClient(text));
+        let rewritten = match command {
+            NodeCommand::TakeConfiguration(_) => self.node_description(at, &text),
+            NodeCommand::TakeCandidate => self.node_candidate(at, &text),
+            _ => Rewritten::Same,
+        };
+        match rewritten {
+            Rewritten::Same => self.out(Output::ToClient(text)),
+            Rewritten::Instead(texts) => texts.into_iter().for_each(|text| self.out(Output::ToClient(text))),
+            Rewritten::Bad(error) => self.end_unusable(at, error),
+        }
     }
 
     fn on_notice(&mut self, at: usize, notice: Notice, now: Instant) {

@@ -1,10 +1,18 @@
 //! What goes into a session and what comes out of it.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::RelaySide;
 
 use crate::domain::{
     ids::{Kind, NodeId, StreamId},
     reject::Reject,
+    relay,
+    sdp::SdpError,
     signaling::Text,
 };
 
@@ -27,6 +35,8 @@ pub struct SessionSettings {
     pub with_publisher: bool,
     /// The answer to `getIceServerConfig`.
     pub ice_servers: Text,
+    /// Media goes through the relay; absent: directly between clients and nodes.
+    pub relay: Option<Arc<RelaySide>>,
 }
 
 /// One event.
@@ -45,7 +55,7 @@ pub enum Input {
         /// The ticket of that output.
         ticket: Ticket,
         /// The node, or what the client shall be told.
-        result: Result<NodeId, Reject>,
+        result: Result<Placed, Reject>,
     },
     /// The link to the node is up.
     LinkUp(NodeId),
@@ -59,6 +69,15 @@ pub enum Input {
     Close(CloseReason),
     /// The door empties itself: the session ends at a moment of its own within this time.
     EndWithin(Duration),
+}
+
+/// Where placement has put a leg.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placed {
+    /// The node.
+    pub node: NodeId,
+    /// Its address, from the registry: where its media is, whatever an SDP says.
+    pub address: IpAddr,
 }
 
 /// One effect. After [`Output::Close`] nothing follows.
@@ -78,6 +97,8 @@ pub enum Output {
     Place(Ticket, Ask),
     /// What placement reserved, or is about to reserve, under this ticket is not needed any more.
     Release(Ticket),
+    /// Tell the media relay.
+    Relay(relay::Command),
     /// Something worth counting, logging or hinting; changes nothing here.
     Fact(Fact),
     /// End the client's socket. The last output.
@@ -237,6 +258,8 @@ pub enum Fact {
     },
     /// A re-placed leg was not confirmed: the client is asked to come again.
     MoveFailed(Kind),
+    /// A description could not be relayed.
+    BadDescription(SdpError),
     /// The door refused something by itself.
     Rejected(Reject),
     /// A message was not passed on.

@@ -2,7 +2,10 @@
 
 use std::time::Instant;
 
-use super::io::{Purpose, Ticket};
+use super::{
+    io::{Purpose, Ticket},
+    media::LegMedia,
+};
 use crate::domain::{
     ids::{NodeId, StreamId},
     signaling::Text,
@@ -46,6 +49,8 @@ pub(super) struct Leg {
     pub(super) start_pending: bool,
     /// The m-section kinds of the node's last offer.
     pub(super) sections: Vec<u8>,
+    /// Its descriptions and transports, where media is relayed.
+    pub(super) media: LegMedia,
     /// Set while a live leg is re-placed.
     pub(super) moving: Option<Moving>,
 }

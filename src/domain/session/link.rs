@@ -1,6 +1,9 @@
 //! One link: the WebSocket to one node on behalf of this session, and when it was last heard of.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use crate::domain::ids::NodeId;
 
@@ -15,6 +18,8 @@ pub(super) const LINGER: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) node: NodeId,
+    /// Where the node is; its media goes nowhere else.
+    pub(super) address: IpAddr,
     pub(super) up: bool,
     /// When the node was last heard of on it; the time of dialling before that.
     pub(super) heard: Instant,
@@ -24,8 +29,8 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn dialling(node: NodeId, now: Instant) -> Self {
-        Self { node, up: false, heard: now, pinged: None, unused: None }
+    pub(super) fn dialling(node: NodeId, address: IpAddr, now: Instant) -> Self {
+        Self { node, address, up: false, heard: now, pinged: None, unused: None }
     }
 
     /// Something arrived.

@@ -17,6 +17,9 @@ mod from_node;
 mod io;
 mod leg;
 mod link;
+mod media;
+#[cfg(test)]
+mod media_tests;
 mod placing;
 #[cfg(test)]
 mod tests;
@@ -24,6 +27,7 @@ mod timers;
 
 use std::{
     collections::VecDeque,
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -32,12 +36,14 @@ use bucket::Bucket;
 use leg::{Leg, Stage};
 use link::Link;
 
+pub use media::RelaySide;
+
 pub use io::{
-    Ask, CloseReason, DropCause, Fact, Input, LinkLoss, Output, Purpose, RetryCause, SessionSettings, Ticket,
+    Ask, CloseReason, DropCause, Fact, Input, LinkLoss, Output, Placed, Purpose, RetryCause, SessionSettings, Ticket,
 };
 
 use super::{
-    ids::{Kind, NodeId, StreamId},
+    ids::{Kind, NodeId, SessionId, StreamId},
     reject::Reject,
     signaling,
 };
@@ -50,8 +56,10 @@ pub struct Session {
     links: Vec<Link>,
     outputs: VecDeque<Output>,
     tickets: u32,
-    /// Spreads what many sessions would otherwise do at once.
-    seed: u64,
+    /// Media transports opened so far.
+    transports: u32,
+    /// Random, so that it also spreads what many sessions would otherwise do at once.
+    id: SessionId,
     bucket: Bucket,
     bad_messages: u32,
     client_heard: Instant,
@@ -77,8 +85,8 @@ pub struct LegView {
 }
 
 impl Session {
-    /// A session of a client that has just connected. `seed` spreads its jitter.
-    pub fn new(settings: Arc<SessionSettings>, seed: u64, now: Instant) -> Self {
+    /// A session of a client that has just connected.
+    pub fn new(settings: Arc<SessionSettings>, id: SessionId, now: Instant) -> Self {
         let bucket = Bucket::new(settings.messages_per_second, now);
         Self {
             settings,
@@ -86,7 +94,8 @@ impl Session {
             links: Vec::new(),
             outputs: VecDeque::new(),
             tickets: 0,
-            seed,
+            transports: 0,
+            id,
             bucket,
             bad_messages: 0,
             client_heard: now,
@@ -143,7 +152,7 @@ impl Session {
 
     /// SDKs come back at once and without jitter of their own (facts/clients.md §0.3), so the door spreads them.
     fn end_within(&mut self, limit: Duration, now: Instant) {
-        let at = now + limit.mul_f64((self.seed % 1000) as f64 / 1000.0);
+        let at = now + limit.mul_f64((self.id.0 % 1000) as f64 / 1000.0);
         if self.closing.is_none_or(|(due, _)| at < due) {
             self.closing = Some((at, CloseReason::Shutdown));
         }
@@ -175,6 +184,12 @@ impl Session {
         self.links.iter_mut().find(|link| link.node == *node)
     }
 
+    /// Where the leg's node is.
+    fn node_address(&self, at: usize) -> Option<IpAddr> {
+        let node = self.legs[at].stage.node()?;
+        self.links.iter().find(|link| link.node == *node).map(|link| link.address)
+    }
+
     fn set_stage(&mut self, at: usize, stage: Stage, now: Instant) {
         if self.legs[at].stage.as_str() != stage.as_str() {
             self.legs[at].since = now;
@@ -184,6 +199,7 @@ impl Session {
 
     /// Takes a leg out and gives back what was reserved for it.
     fn remove_leg(&mut self, at: usize) -> Leg {
+        self.close_media(at);
         let leg = self.legs.remove(at);
         if let Some(ticket) = leg.stage.ticket() {
             self.out(Output::Release(ticket));

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    CloseReason, Fact, LinkLoss, Output, Purpose, RetryCause, Session, Stage, Ticket, io::Ask, leg::Moving, link::Link,
+    CloseReason, Fact, LinkLoss, Output, Placed, Purpose, RetryCause, Session, Stage, Ticket, io::Ask, leg::Moving,
+    link::Link,
 };
 use crate::domain::{ids::NodeId, reject::Reject, signaling};
 
@@ -54,12 +55,12 @@ impl Session {
         }
     }
 
-    pub(super) fn on_placed(&mut self, ticket: Ticket, result: Result<NodeId, Reject>, now: Instant) {
+    pub(super) fn on_placed(&mut self, ticket: Ticket, result: Result<Placed, Reject>, now: Instant) {
         let Some(at) = self.legs.iter().position(|leg| leg.stage == Stage::Placing(ticket)) else {
             return; // stopped meanwhile; the ticket was released then
         };
-        let node = match result {
-            Ok(node) => node,
+        let Placed { node, address } = match result {
+            Ok(placed) => placed,
             Err(reject) => return self.fail(at, reject, now),
         };
         self.set_stage(at, Stage::Dialling(node.clone(), ticket), now);
@@ -68,7 +69,7 @@ impl Session {
             Some(false) => {}
             None => {
                 self.links.reserve_exact(1);
-                self.links.push(Link::dialling(node.clone(), now));
+                self.links.push(Link::dialling(node.clone(), address, now));
                 self.out(Output::Dial(node));
             }
         }
@@ -150,6 +151,7 @@ impl Session {
 
     /// Asks placement again, without the node that the leg was on.
     pub(super) fn retry(&mut self, at: usize, cause: RetryCause, now: Instant) {
+        self.close_media(at);
         let leg = &mut self.legs[at];
         let stage = std::mem::replace(&mut leg.stage, Stage::Behind);
         leg.avoid.extend(stage.node().filter(|_| cause != RetryCause::NotYet).cloned());
@@ -187,6 +189,7 @@ impl Session {
     /// Re-places a leg that had been answered, while the client's socket stays up: the stored command is said again
     /// on another node, whose `start` or offer the SDK takes in place (facts/clients.md §0.9).
     pub(super) fn move_away(&mut self, at: usize, now: Instant) {
+        self.close_media(at);
         let confirm_by = now + self.settings.confirm;
         let leg = &mut self.legs[at];
         let stage = std::mem::replace(&mut leg.stage, Stage::Behind);
@@ -213,7 +216,7 @@ impl Session {
         }
         if self.closing.is_none() {
             self.out(Output::ToClient(signaling::server_will_stop()));
-            let jitter = FALLBACK_CLOSE.mul_f64((self.seed % 1000) as f64 / 1000.0);
+            let jitter = FALLBACK_CLOSE.mul_f64((self.id.0 % 1000) as f64 / 1000.0);
             self.closing = Some((now + FALLBACK_CLOSE + jitter, CloseReason::MoveFailed));
         }
     }

@@ -8,22 +8,26 @@ use std::{
 use super::*;
 use crate::domain::signaling::Text;
 
-const PUBLISH: &str = r#"{"command":"publish","streamId":"s"}"#;
-const PLAY: &str = r#"{"command":"play","streamId":"s"}"#;
-const STOP: &str = r#"{"command":"stop","streamId":"s"}"#;
-const START: &str = r#"{"command":"start","streamId":"s"}"#;
+pub(super) const PUBLISH: &str = r#"{"command":"publish","streamId":"s"}"#;
+pub(super) const PLAY: &str = r#"{"command":"play","streamId":"s"}"#;
+pub(super) const STOP: &str = r#"{"command":"stop","streamId":"s"}"#;
+pub(super) const START: &str = r#"{"command":"start","streamId":"s"}"#;
 const OFFER: &str = r#"{"command":"takeConfiguration","streamId":"s","type":"offer","sdp":"a=ice-ufrag:pub\r\nm=audio 9\r\nm=video 9"}"#;
 const ANSWER: &str = r#"{"command":"takeConfiguration","streamId":"s","type":"answer","sdp":"a=ice-ufrag:pla\r\n"}"#;
 
 /// A session with its clock, and what it has said since it was last asked.
-struct Bench {
+pub(super) struct Bench {
     session: Session,
     now: Instant,
     said: Vec<Output>,
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
+        Self::with(None)
+    }
+
+    pub(super) fn with(relay: Option<Arc<RelaySide>>) -> Self {
         let settings = SessionSettings {
             give_up: Duration::from_millis(2700),
             attempt: Duration::from_millis(1200),
@@ -33,12 +37,13 @@ impl Bench {
             messages_per_second: 100,
             with_publisher: true,
             ice_servers: signaling::ice_server_config("", "", ""),
+            relay,
         };
         let now = Instant::now();
-        Self { session: Session::new(Arc::new(settings), 1, now), now, said: Vec::new() }
+        Self { session: Session::new(Arc::new(settings), SessionId(1), now), now, said: Vec::new() }
     }
 
-    fn take(&mut self, input: Input) -> &mut Self {
+    pub(super) fn take(&mut self, input: Input) -> &mut Self {
         self.session.handle(input, self.now);
         while let Some(output) = self.session.poll_output() {
             self.said.push(output);
@@ -46,25 +51,25 @@ impl Bench {
         self
     }
 
-    fn client(&mut self, text: &str) -> &mut Self {
+    pub(super) fn client(&mut self, text: &str) -> &mut Self {
         self.take(Input::Client(Text::from(text.to_owned())))
     }
 
-    fn node(&mut self, at: &str, text: &str) -> &mut Self {
+    pub(super) fn node(&mut self, at: &str, text: &str) -> &mut Self {
         self.take(Input::Node(id(at), Text::from(text.to_owned())))
     }
 
     /// Answers the latest question to placement.
-    fn place_on(&mut self, node: &str) -> &mut Self {
+    pub(super) fn place_on(&mut self, node: &str) -> &mut Self {
         let ticket = self.said.iter().rev().find_map(|output| match output {
             Output::Place(ticket, _) => Some(*ticket),
             _ => None,
         });
         let ticket = ticket.expect("placement was asked");
-        self.take(Input::Placed { ticket, result: Ok(id(node)) })
+        self.take(Input::Placed { ticket, result: Ok(placed(node)) })
     }
 
-    fn up(&mut self, node: &str) -> &mut Self {
+    pub(super) fn up(&mut self, node: &str) -> &mut Self {
         self.take(Input::LinkUp(id(node)))
     }
 
@@ -80,7 +85,7 @@ impl Bench {
     }
 
     /// What was said since the last call, without the facts.
-    fn said(&mut self) -> Vec<Output> {
+    pub(super) fn said(&mut self) -> Vec<Output> {
         self.said.drain(..).filter(|output| !matches!(output, Output::Fact(_))).collect()
     }
 
@@ -93,15 +98,19 @@ impl Bench {
     }
 }
 
-fn id(node: &str) -> NodeId {
+pub(super) fn id(node: &str) -> NodeId {
     node.parse().unwrap()
+}
+
+fn placed(node: &str) -> Placed {
+    Placed { node: id(node), address: IpAddr::from([10, 0, 1, 1]) }
 }
 
 fn to_client(text: &str) -> Output {
     Output::ToClient(Text::from(text.to_owned()))
 }
 
-fn to_node(node: &str, text: &str) -> Output {
+pub(super) fn to_node(node: &str, text: &str) -> Output {
     Output::ToNode(id(node), Text::from(text.to_owned()))
 }
 
@@ -137,7 +146,7 @@ fn a_stop_cancels_a_leg_that_is_still_being_placed() {
     let mut bench = Bench::new();
     bench.client(PUBLISH).client(STOP);
     assert!(bench.said().contains(&Output::Release(Ticket(1))));
-    bench.take(Input::Placed { ticket: Ticket(1), result: Ok(id("o1")) });
+    bench.take(Input::Placed { ticket: Ticket(1), result: Ok(placed("o1")) });
     assert_eq!(bench.said(), [], "a late placement starts nothing");
 }
 
@@ -269,7 +278,7 @@ fn a_conference_play_follows_its_publish_even_while_that_is_being_placed() {
     bench.client(PUBLISH);
     bench.client(r#"{"command":"play","streamId":"room","userPublishId":"s"}"#);
     assert_eq!(bench.said.iter().filter(|output| matches!(output, Output::Place(..))).count(), 1);
-    bench.take(Input::Placed { ticket: Ticket(1), result: Ok(id("o2")) });
+    bench.take(Input::Placed { ticket: Ticket(1), result: Ok(placed("o2")) });
     let asks: Vec<_> = bench
         .said()
         .into_iter()
@@ -414,7 +423,7 @@ fn a_door_that_empties_itself_ends_its_sessions_spread_over_the_time_it_has() {
     let ends: Vec<_> = (0..10)
         .map(|seed| {
             let mut bench = Bench::new();
-            bench.session.seed = seed * 100;
+            bench.session.id = SessionId(seed * 100);
             let begin = bench.now;
             bench.take(Input::EndWithin(Duration::from_secs(10)));
             let due = bench.session.poll_timeout().map(|due| due - begin);

@@ -74,6 +74,17 @@ pub fn first_ufrag(text: &Text) -> Option<Box<str>> {
     (!ufrag.is_empty()).then(|| ufrag.into())
 }
 
+/// Which m-section a `takeCandidate` speaks of: its `id` (the mid) and its `label` (the index), where they are legal.
+pub fn trickle_place(text: &Text) -> (Option<String>, Option<usize>) {
+    #[derive(Deserialize)]
+    struct Place {
+        id: Option<String>,
+        label: Option<usize>,
+    }
+    let place = serde_json::from_slice::<Place>(text.as_bytes());
+    place.map_or((None, None), |place| (place.id, place.label))
+}
+
 /// RFC 8839 §5.4: an ice-ufrag has at most 256 characters.
 const MAX_UFRAG: usize = 256;
 

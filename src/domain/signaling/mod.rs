@@ -1,12 +1,15 @@
 //! AMS's WebSocket vocabulary: text ⇄ message, decoded just far enough to be routed.
 //!
 //! A message is passed on byte for byte; what is decoded here serves routing only. Unknown commands and fields survive.
+//! Where the relay must hide an address, one string field is replaced and every other byte stays.
 
 mod codec;
 mod message;
+mod rewrite;
 
-pub use codec::{decode_client, decode_node, first_ufrag, media_kinds};
+pub use codec::{decode_client, decode_node, first_ufrag, media_kinds, trickle_place};
 pub use message::{BadMessage, ClientCommand, ClientMessage, NodeCommand, NodeMessage, Notice, Refusal, SdpType, Text};
+pub use rewrite::{replace_string_field, string_field};
 
 use super::{ids::StreamId, reject::Reject};
 

@@ -84,7 +84,7 @@ async fn a_node_that_stops_reading_loses_its_link_with_a_reason_and_the_leg_goes
     nodes.cluster.freeze(&node_id(&home), true).expect("a node of this cluster");
     let begun = Instant::now();
     let candidate = json!({
-        "command": "takeCandidate", "streamId": "s", "label": 0, "id": "0", "candidate": "x".repeat(ANSWER),
+        "command": "updateStreamMetaData", "streamId": "s", "metaData": "x".repeat(ANSWER),
     });
     for _ in 0..QUESTIONS {
         eager.say(candidate.clone());

@@ -1,0 +1,76 @@
+//! Datagrams of nodes: only from the very address that a flow was opened to, and payload only to clients that proved
+//! that they are no replay.
+
+use super::{
+    ClientKey, Core, DropReason, FlowState,
+    core::Slot,
+    demux::{Class, class},
+    flow::Path,
+    from_client::before_validation,
+    settings::MAX_DATAGRAM,
+    stun::{Kind, Message},
+};
+
+impl Core {
+    /// Whom the datagram goes on to.
+    pub(super) fn node_datagram(&mut self, path: Path, bytes: &[u8], now: u64) -> Result<ClientKey, DropReason> {
+        if bytes.len() > MAX_DATAGRAM {
+            return Err(DropReason::Oversized);
+        }
+        let class = class(bytes).ok_or(DropReason::BadClass)?;
+        let index = match self.by_path.get(&path) {
+            Some(Slot::Flow(flow)) => *flow,
+            Some(Slot::Tombstone(_)) => return Err(DropReason::Tombstone),
+            None => return Err(DropReason::UnknownNode),
+        };
+        let flow = &self.flows[index];
+        let old = flow.old.filter(|old| old.path == path);
+        let (client, transport) = (flow.client, old.map_or(flow.transport, |old| old.transport));
+        if class == Class::Stun {
+            self.stun_of_node(index, old.is_some(), bytes, now)?;
+        } else if flow.is_validated() {
+            self.payload_of_node(transport, class, bytes.len(), now)?;
+        } else {
+            return Err(before_validation(class));
+        }
+        self.transports[transport].traffic.to_client.add(bytes.len());
+        Ok(client)
+    }
+
+    fn payload_of_node(&mut self, transport: u32, class: Class, length: usize, now: u64) -> Result<(), DropReason> {
+        let held = &mut self.transports[transport];
+        if held.byte_rate.is_some_and(|rate| !held.bytes_to_client.take_bytes(length, rate, now)) {
+            return Err(DropReason::ByteRate);
+        }
+        if class == Class::Rtp {
+            self.note_media(transport, now);
+        }
+        Ok(())
+    }
+
+    /// The node is who its address says, on a private network: its messages are read, not authenticated.
+    fn stun_of_node(&mut self, index: u32, on_old_path: bool, bytes: &[u8], now: u64) -> Result<(), DropReason> {
+        let message = Message::parse(bytes).map_err(|_| DropReason::BadStun)?;
+        let flow = &mut self.flows[index];
+        if !flow.is_validated() && !flow.unproven.may_send(bytes.len()) {
+            return Err(DropReason::Unproven);
+        }
+        match message.kind() {
+            Kind::Request => {
+                flow.checks.note(message.transaction(), on_old_path);
+                flow.chosen |= message.use_candidate() && !on_old_path;
+                if flow.chosen && flow.state == FlowState::Validated {
+                    self.nominate(index, now);
+                }
+            }
+            Kind::Success if !on_old_path => {
+                flow.answered = true;
+                if self.transports[flow.transport].node_is_lite {
+                    self.validate(index, now);
+                }
+            }
+            Kind::Success | Kind::Error | Kind::Indication => {}
+        }
+        Ok(())
+    }
+}

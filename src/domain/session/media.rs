@@ -1,0 +1,234 @@
+//! What a relayed leg's descriptions and candidates become on their way, and what the relay is told of them.
+//!
+//! ```text
+//! publish: client's offer ─► to_node ── node's answer ─► to_client, Open ── node's candidate ─► SetBackend, ours instead
+//! play:    node's offer ─► to_client, Open ── client's answer ─► to_node, SetClient ── …
+//! ```
+//!
+//! Clients' candidates are swallowed: the node learns a client's path from its STUN (facts/relay.md §3.3). Nothing here
+//! is done where media goes directly, nor for peers of `join`, whose media is not a node's.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
+};
+
+use super::{Output, Purpose, Session};
+use crate::domain::{
+    relay::{self, Command, TransportId, TransportSpec},
+    sdp::{self, Description, NodeCandidate, PublicCandidate, SdpError, Trickled},
+    signaling::{Text, replace_string_field, string_field, trickle_place},
+};
+
+/// Candidates of a node that came before its description; AMS sends a handful. More are swallowed.
+const EARLY_CANDIDATES: usize = 16;
+
+/// How the relay is reached, from both sides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RelaySide {
+    /// What clients are told.
+    pub public: Vec<PublicCandidate>,
+    /// The one candidate that nodes are told, if they are told any.
+    pub private: Option<SocketAddr>,
+    /// Where nodes bind their media.
+    pub node_ports: RangeInclusive<u16>,
+}
+
+/// The media of one leg on one node.
+#[derive(Debug, Default)]
+pub(super) struct LegMedia {
+    /// Kept over ICE restarts; a leg on another node has another one.
+    line: u32,
+    node: Option<Description>,
+    client: Option<Description>,
+    early: Vec<(NodeCandidate, Option<String>, Option<usize>)>,
+    /// What was opened, oldest first: the node's ufrag, its id, and the port it has.
+    open: Vec<Opened>,
+    /// The ufrag of the generation whose client has our candidates.
+    announced: Option<Box<str>>,
+}
+
+#[derive(Debug)]
+struct Opened {
+    ufrag: Box<str>,
+    id: TransportId,
+    port: Option<u16>,
+    /// The client's ufrag that the relay knows.
+    client: Option<Box<str>>,
+}
+
+/// What becomes of a message.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Rewritten {
+    /// It passes as it is: nothing of it is the relay's.
+    Same,
+    /// These pass instead; none, if it is swallowed.
+    Instead(Vec<Text>),
+    /// Its description cannot be relayed.
+    Bad(SdpError),
+}
+
+impl Session {
+    /// A description from the client, on its way to the leg's node.
+    pub(super) fn client_description(&mut self, at: usize, text: &Text) -> Rewritten {
+        let Some(side) = self.relay_of(at) else { return Rewritten::Same };
+        let Some(sdp) = string_field(text.as_bytes(), "sdp") else { return Rewritten::Same };
+        let (sdp, description) = match sdp::to_node(&sdp, side.private) {
+            Ok(rewritten) => rewritten,
+            Err(error) => return Rewritten::Bad(error),
+        };
+        let rewritten = with_field(text, "sdp", &sdp);
+        self.legs[at].media.client = Some(description);
+        self.tell_relay(at);
+        rewritten
+    }
+
+    /// A description from the node, on its way to the client.
+    pub(super) fn node_description(&mut self, at: usize, text: &Text) -> Rewritten {
+        let Some(side) = self.relay_of(at) else { return Rewritten::Same };
+        let Some(sdp) = string_field(text.as_bytes(), "sdp") else { return Rewritten::Same };
+        let description = match sdp::to_client(&sdp, &[], &side.node_ports) {
+            Ok((_, description)) => description,
+            Err(error) => return Rewritten::Bad(error),
+        };
+        let media = &mut self.legs[at].media;
+        let early = std::mem::take(&mut media.early);
+        let node = media.node.insert(description);
+        for (candidate, mid, section) in early {
+            node.add(candidate, mid.as_deref(), section);
+        }
+        self.tell_relay(at);
+        let media = &mut self.legs[at].media;
+        let known = media.open.last().is_some_and(|opened| opened.port.is_some());
+        let ours = if known { side.public.as_slice() } else { &[] };
+        media.announced = media.open.last().filter(|_| known).map(|opened| opened.ufrag.clone());
+        match sdp::to_client(&sdp, ours, &side.node_ports) {
+            Ok((sdp, _)) => with_field(text, "sdp", &sdp),
+            Err(error) => Rewritten::Bad(error),
+        }
+    }
+
+    /// A candidate from the node: the first that can be used becomes ours, all others are swallowed.
+    pub(super) fn node_candidate(&mut self, at: usize, text: &Text) -> Rewritten {
+        let Some(side) = self.relay_of(at) else { return Rewritten::Same };
+        let swallowed = Rewritten::Instead(Vec::new());
+        let Some(field) = string_field(text.as_bytes(), "candidate") else { return swallowed };
+        let Trickled::Usable(candidate) = sdp::trickled(&field, &side.node_ports) else { return swallowed };
+        let (mid, section) = trickle_place(text);
+        let media = &mut self.legs[at].media;
+        let Some(node) = &mut media.node else {
+            if media.early.len() < EARLY_CANDIDATES {
+                media.early.push((candidate, mid, section));
+            }
+            return swallowed;
+        };
+        if !node.add(candidate, mid.as_deref(), section) {
+            return swallowed;
+        }
+        self.tell_relay(at);
+        let media = &mut self.legs[at].media;
+        let Some(current) = media.open.last().filter(|opened| opened.port.is_some()) else { return swallowed };
+        if media.announced.as_ref() == Some(&current.ufrag) {
+            return swallowed;
+        }
+        media.announced = Some(current.ufrag.clone());
+        let lines = sdp::candidate_lines(&side.public, Some(&current.ufrag));
+        let texts = lines.iter().filter_map(|line| replace_string_field(text.as_bytes(), "candidate", line));
+        Rewritten::Instead(texts.map(|bytes| Text::from_utf8_bytes(bytes.into())).collect())
+    }
+
+    /// Whether the client's candidates for this leg are swallowed.
+    pub(super) fn swallows_client_candidates(&self, at: usize) -> bool {
+        self.relay_of(at).is_some()
+    }
+
+    /// The leg's media on its node is over.
+    pub(super) fn close_media(&mut self, at: usize) {
+        let media = std::mem::take(&mut self.legs[at].media);
+        for opened in media.open {
+            self.out(Output::Relay(Command::Close(opened.id)));
+        }
+    }
+
+    fn relay_of(&self, at: usize) -> Option<std::sync::Arc<RelaySide>> {
+        let is_relayed = matches!(self.legs[at].purpose, Purpose::Publish | Purpose::Play);
+        self.settings.relay.clone().filter(|_| is_relayed)
+    }
+
+    /// Opens what is new, and tells what has become known since.
+    fn tell_relay(&mut self, at: usize) {
+        let Some(address) = self.node_address(at) else { return };
+        let media = &self.legs[at].media;
+        let Some(node) = &media.node else { return };
+        let peers = media.client.as_ref().map(|client| node.peers(client)).unwrap_or_default();
+        let known: Vec<_> = (0..node.transports.len())
+            .map(|index| {
+                let client = peers.get(index).copied().flatten().cloned();
+                (node.transports[index].clone(), client, node.port_of(index, media.client.as_ref(), address))
+            })
+            .collect();
+        for (server, client, port) in known {
+            self.tell_transport(at, address, server, client, port);
+        }
+    }
+
+    fn tell_transport(
+        &mut self,
+        at: usize,
+        node: IpAddr,
+        server: relay::Credentials,
+        client: Option<relay::Credentials>,
+        port: Option<u16>,
+    ) {
+        if let Some(opened) = self.legs[at].media.open.iter_mut().find(|opened| opened.ufrag == server.ufrag) {
+            let id = opened.id;
+            let moved = port.filter(|port| opened.port != Some(*port));
+            opened.port = moved.or(opened.port);
+            let client = client.filter(|client| opened.client.as_ref() != Some(&client.ufrag));
+            opened.client = client.as_ref().map(|client| client.ufrag.clone()).or_else(|| opened.client.take());
+            if let Some(client) = client {
+                self.out(Output::Relay(Command::SetClient { id, client }));
+            }
+            if let Some(port) = moved {
+                self.out(Output::Relay(Command::SetBackend { id, port }));
+            }
+            return;
+        }
+        self.transports += 1;
+        // Unique in the process as the session's own id is, which is random; odd factor: no two of a session coincide.
+        let id = TransportId(self.id.0.wrapping_add(u64::from(self.transports)).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let media = &mut self.legs[at].media;
+        if media.line == 0 {
+            media.line = self.transports;
+        }
+        let line = media.line;
+        let known = client.as_ref().map(|client| client.ufrag.clone());
+        media.open.push(Opened { ufrag: server.ufrag.clone(), id, port, client: known });
+        if media.open.len() > GENERATIONS {
+            let oldest = media.open.remove(0);
+            self.out(Output::Relay(Command::Close(oldest.id)));
+        }
+        let session = self.id;
+        self.out(Output::Relay(Command::Open(TransportSpec {
+            id,
+            session,
+            line,
+            node,
+            server,
+            client,
+            backend_port: port,
+            node_is_lite: false,
+            bytes_per_second: None,
+        })));
+    }
+}
+
+/// Transports of one leg that may be open at a time: two generations of each section that was offered unbundled.
+const GENERATIONS: usize = 8;
+
+fn with_field(text: &Text, field: &str, with: &str) -> Rewritten {
+    match replace_string_field(text.as_bytes(), field, with) {
+        Some(bytes) => Rewritten::Instead(vec![Text::from_utf8_bytes(bytes.into())]),
+        None => Rewritten::Bad(SdpError::Malformed),
+    }
+}

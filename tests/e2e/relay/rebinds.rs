@@ -1,0 +1,95 @@
+//! A client's network changes under it: another source port, in the middle of its media.
+
+use std::time::{Duration, Instant};
+
+use super::RELAYED;
+use crate::support::{
+    ams_client::{Leg, Plan, Socket, Stack},
+    process::Process,
+    str0m_peer,
+    udp_path::UdpPath,
+    webrtc_peer,
+};
+
+/// After its source port has changed, a client has its media back within this.
+const BACK: Duration = Duration::from_secs(3);
+
+/// A publisher and a viewer, each on a road of its own.
+pub(super) struct Pair {
+    pub(super) publishers_road: UdpPath,
+    pub(super) viewers_road: UdpPath,
+    pub(super) publisher: Socket,
+    pub(super) viewer: Socket,
+    pub(super) publish: Leg,
+    pub(super) play: Leg,
+}
+
+/// Media flows when this returns.
+pub(super) async fn pair(door: &Process, stack: Stack) -> Pair {
+    let media = &door.ready["media"];
+    let (publishers_road, viewers_road) = (UdpPath::to(media).await, UdpPath::to(media).await);
+    let publisher = Socket::open_with(&door.url(), publishers_road.hook()).await.unwrap();
+    let viewer = Socket::open_with(&door.url(), viewers_road.hook()).await.unwrap();
+    let publish = publisher.begin(Plan::publish("s"), stack);
+    publish.until_has("publish_started").await;
+    let play = viewer.begin(Plan::play("s"), stack);
+    play.until_more_video(50).await;
+    assert!(viewers_road.to_client().media_bytes > 0, "the viewer's media takes the test's road");
+    assert!(publishers_road.to_door().media_bytes > 0, "so does the publisher's");
+    Pair { publishers_road, viewers_road, publisher, viewer, publish, play }
+}
+
+/// How long the viewer is without video after `road` rebinds.
+async fn gap_after_rebind(road: &UdpPath, play: &Leg) -> Duration {
+    let begun = Instant::now();
+    road.rebind().await;
+    // Video of before the change may still be on its way through both processes.
+    let late = begun + Duration::from_millis(100);
+    let has_new = move |at: &Instant| *at > late;
+    play.until("video after the change", |report| report.video_at.iter().any(has_new)).await;
+    let report = play.until_more_video(50).await;
+    report.longest_gap(begun, Instant::now())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_viewer_whose_source_port_changes_reaches_its_node_again_within_three_seconds() {
+    // The demo's nodes never leave a path that they have chosen; where media follows is `following`'s promise.
+    for (name, stack) in [("webrtc", webrtc_peer::stack as Stack), ("str0m", str0m_peer::stack)] {
+        let door = Process::start(&RELAYED).await;
+        let pair = pair(&door, stack).await;
+        let begun = Instant::now();
+        pair.viewers_road.rebind().await;
+        let before = pair.viewers_road.to_client().responses;
+        let answered = async {
+            while pair.viewers_road.to_client().responses == before {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(BACK, answered).await.expect("the node answers a check from the new port");
+        println!("{name} viewer: its node answers {:?} after the rebind", begun.elapsed());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn media_is_back_within_three_seconds_after_a_publishers_source_port_changes() {
+    for (name, stack) in [("webrtc", webrtc_peer::stack as Stack), ("str0m", str0m_peer::stack)] {
+        let door = Process::start(&RELAYED).await;
+        let pair = pair(&door, stack).await;
+        let gap = gap_after_rebind(&pair.publishers_road, &pair.play).await;
+        println!("{name} publisher: media is back {gap:?} after the rebind");
+        assert!(gap < BACK, "{gap:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn media_goes_on_over_a_road_that_loses_doubles_and_swaps() {
+    let door = Process::start(&RELAYED).await;
+    let pair = pair(&door, webrtc_peer::stack).await;
+    pair.publishers_road.trouble(50, 20, 50);
+    pair.viewers_road.trouble(50, 20, 50);
+    let begun = Instant::now();
+    pair.play.until_more_video(200).await;
+    let gap = pair.play.report().longest_gap(begun, Instant::now());
+    println!("bad road: 200 packets in {:?}, longest gap {gap:?}", begun.elapsed());
+    assert!(gap < BACK, "{gap:?}");
+}
