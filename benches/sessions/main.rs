@@ -191,7 +191,7 @@ async fn round_trips(proxies: &[&Proc], rounds: usize) -> io::Result<()> {
             costs[at].push(cost);
         }
     }
-    print_medians("CPU of a round trip", proxies, costs);
+    print_medians("CPU of a round trip", proxies, &costs);
     Ok(())
 }
 
@@ -239,7 +239,7 @@ async fn new_sessions(proxies: &[&Proc], rounds: usize) -> io::Result<()> {
             costs[at].push(cost);
         }
     }
-    print_medians("CPU of a new session", proxies, costs);
+    print_medians("CPU of a new session", proxies, &costs);
     Ok(())
 }
 
@@ -373,12 +373,23 @@ fn print_memory(when: &str, empty: Memory, now: Memory, count: usize) {
     );
 }
 
-fn print_medians(what: &str, proxies: &[&Proc], mut costs: Vec<Vec<f64>>) {
-    for (proxy, costs) in proxies.iter().zip(&mut costs) {
-        costs.sort_by(f64::total_cmp);
+fn print_medians(what: &str, proxies: &[&Proc], costs: &[Vec<f64>]) {
+    let yardstick = proxies.iter().position(|proxy| proxy.name == "haproxy").and_then(|at| costs.get(at));
+    for (proxy, own) in proxies.iter().zip(costs) {
         // The stand-in's own cost is the floor under both, not a proxy's.
-        println!("{what}, median: {:8} {:7.2} µs", proxy.name, costs.get(costs.len() / 2).copied().unwrap_or(0.0));
+        print!("{what}, median: {:8} {:7.2} µs", proxy.name, median(own.iter().copied()));
+        // Round by round: what else the machine does in one meets both.
+        if let Some(yardstick) = yardstick.filter(|_| proxy.name != "haproxy" && proxy.name != "bare") {
+            print!(", {:.2} × haproxy", median(own.iter().zip(yardstick).map(|(own, yardstick)| own / yardstick)));
+        }
+        println!();
     }
+}
+
+fn median(figures: impl Iterator<Item = f64>) -> f64 {
+    let mut figures: Vec<_> = figures.collect();
+    figures.sort_by(f64::total_cmp);
+    figures.get(figures.len() / 2).copied().unwrap_or(0.0)
 }
 
 /// How busy the machine is with everything, as the kernel tells it: 1, 5, 15 minutes.
