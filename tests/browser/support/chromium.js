@@ -18,10 +18,23 @@ const FLAGS = [
   "--allow-loopback-in-peer-connection", // without it Chromium gathers no loopback candidate
   "--autoplay-policy=no-user-gesture-required",
 ];
+const LAUNCHES = 3;
 const LAUNCH_WITHIN_MS = 30_000;
 
 /** Starts a browser; resolves with puppeteer's browser and with `close`, which leaves nothing behind. */
 export async function startChromium() {
+  // A browser that hangs at its start has tested nothing: it is started anew, with a new profile.
+  for (let attempt = 1; attempt < LAUNCHES; attempt += 1) {
+    try {
+      return await launch();
+    } catch (error) {
+      console.log(`chromium did not start (${error.message}): again`);
+    }
+  }
+  return launch();
+}
+
+async function launch() {
   const profile = await mkdtemp(join(tmpdir(), "forebay-chromium-"));
   const browser = await puppeteer.launch({
     executablePath: process.env.CHROMIUM_BIN ?? "/usr/bin/chromium",
