@@ -1,24 +1,24 @@
 //! Routes a request: health first, then the WebSocket of an app, then the demo's page, else 404.
 
-use bytes::Bytes;
-use http_body_util::Full;
 use hyper::{
     Method, Request, Response, StatusCode,
     body::Incoming,
     header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue},
 };
 
-use super::{Front, ws};
-use crate::{
-    domain::ids::{AppName, ClientAddr},
-    health,
-    shutdown::Shutdown,
+use super::{
+    Front,
+    body::{self, Body},
+    visitor::Visitor,
+    ws,
 };
+use crate::{domain::ids::AppName, health, shutdown::Shutdown};
 
-pub(super) type Answer = Response<Full<Bytes>>;
+/// What a client gets.
+pub(super) type Answer = Response<Body>;
 
-/// Answers one request. Nothing here waits: health must answer before any lock, queue or store is touched.
-pub(super) fn answer(front: &Front, peer: ClientAddr, shutdown: &Shutdown, request: Request<Incoming>) -> Answer {
+/// Answers one request. Health answers before any lock, queue or store is touched.
+pub(super) async fn answer(front: &Front, visitor: Visitor, shutdown: &Shutdown, request: Request<Incoming>) -> Answer {
     if let Some(health) = health::answer(request.method().as_str(), request.uri().path(), &front.readiness) {
         return health_answer(health);
     }
@@ -26,7 +26,7 @@ pub(super) fn answer(front: &Front, peer: ClientAddr, shutdown: &Shutdown, reque
         Some(name) => {
             let known = name.parse::<AppName>().ok().filter(|app| front.apps.get(app).is_some());
             match known {
-                Some(app) => ("websocket", ws::upgrade(front, app, peer, shutdown, request)),
+                Some(app) => ("websocket", ws::upgrade(front, app, visitor, shutdown, request)),
                 None => ("websocket", plain(StatusCode::NOT_FOUND, "no such app\n")),
             }
         }
@@ -60,14 +60,14 @@ fn page(front: &Front, request: &Request<Incoming>) -> Answer {
         answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return answer;
     }
-    let mut answer = Response::new(Full::new(Bytes::from_static(bytes)));
+    let mut answer = Response::new(body::fixed(bytes));
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     answer
 }
 
 pub(super) fn plain(status: StatusCode, text: &'static str) -> Answer {
-    let mut answer = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
+    let mut answer = Response::new(body::fixed(text.as_bytes()));
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     answer

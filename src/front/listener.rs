@@ -6,7 +6,7 @@ use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{Front, http, sniff};
+use super::{Front, http, sniff, visitor::Visitor};
 use crate::{domain::ids::ClientAddr, net, shutdown::Shutdown};
 
 /// Bytes of a request head; a larger one is a 431. SDKs send below 2 KiB.
@@ -60,9 +60,9 @@ async fn connection(stream: TcpStream, peer: ClientAddr, front: Front, shutdown:
     };
     let header_timeout = front.header_timeout;
     let ending = shutdown.clone();
-    let service = service_fn(move |request| {
-        let answer = http::answer(&front, peer, &shutdown, request);
-        async { Ok::<_, std::convert::Infallible>(answer) }
+    let visitor = Visitor { client: peer, secure: false };
+    let service = service_fn(|request| async {
+        Ok::<_, std::convert::Infallible>(http::answer(&front, visitor, &shutdown, request).await)
     });
     let mut served = pin!(
         http1::Builder::new()

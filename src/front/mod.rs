@@ -2,9 +2,11 @@
 //!
 //! It knows no nodes, streams or MongoDB.
 
+mod body;
 mod http;
 mod listener;
 mod sniff;
+mod visitor;
 mod ws;
 
 use std::{fmt, sync::Arc, time::Duration};

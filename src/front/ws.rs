@@ -13,11 +13,12 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use super::{
-    Front,
+    Front, body,
     http::{Answer, plain},
+    visitor::Visitor,
 };
 use crate::{
-    domain::ids::{AppName, ClientAddr},
+    domain::ids::AppName,
     health::Ready,
     sessions::Client,
     shutdown::Shutdown,
@@ -31,7 +32,7 @@ const RETRY_SECONDS: &str = "2";
 pub(super) fn upgrade(
     front: &Front,
     app: AppName,
-    peer: ClientAddr,
+    visitor: Visitor,
     shutdown: &Shutdown,
     mut request: Request<Incoming>,
 ) -> Answer {
@@ -47,7 +48,7 @@ pub(super) fn upgrade(
     if front.readiness.now() == Ready::Starting || front.sessions.is_ending() {
         return busy("this door takes no new sessions now\n");
     }
-    let seat = match front.sessions.seat(peer.0.ip()) {
+    let seat = match front.sessions.seat(visitor.client.0.ip()) {
         Ok(seat) => seat,
         Err(full) => {
             tracing::debug!(%full, "refused");
@@ -62,7 +63,7 @@ pub(super) fn upgrade(
         let Some((io, read_ahead)) = stream(upgraded).await else { return };
         let socket = Socket::server(io, &read_ahead, sessions.client_limits());
         drop(read_ahead); // it may be empty and still keep hyper's whole buffer
-        sessions.run(Client { app, address: peer, path, host, tls: false, socket, seat }).await;
+        sessions.run(Client { app, address: visitor.client, path, host, tls: visitor.secure, socket, seat }).await;
     });
     switching(&accept)
 }
@@ -115,7 +116,7 @@ fn busy(text: &'static str) -> Answer {
 }
 
 fn switching(accept: &str) -> Answer {
-    let mut answer = Response::new(http_body_util::Full::default());
+    let mut answer = Response::new(body::empty());
     *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = answer.headers_mut();
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
