@@ -92,15 +92,12 @@ impl Loop {
     ) -> io::Result<Self> {
         let SocketAddr::V4(address) = receiver.local_addr()? else { return Err(ErrorKind::Unsupported.into()) };
         let stop = Arc::new(AtomicBool::new(false));
-        let (stopped, began) = (Arc::clone(&stop), Arc::new(std::sync::Barrier::new(2)));
-        let begins = Arc::clone(&began);
+        let stopped = Arc::clone(&stop);
         let running = thread::Builder::new().name(name.to_owned()).spawn(move || {
-            begins.wait();
             if let Err(error) = work(&stopped) {
                 eprintln!("a loop ended early: {error}");
             }
         })?;
-        began.wait();
         Ok(Self { address, thread: Thread::named(name)?, stop, running: Some(running) })
     }
 }

@@ -9,12 +9,14 @@ use std::{
     fs, io, mem,
     net::{Ipv4Addr, SocketAddrV4, UdpSocket},
     os::fd::AsRawFd,
-    ptr,
-    time::Duration,
+    ptr, thread,
+    time::{Duration, Instant},
 };
 
 /// Messages of one call.
 pub(crate) const MESSAGES: usize = 64;
+/// A thread that was started has its name by then.
+const STARTS: Duration = Duration::from_secs(5);
 /// A control message's header: its length, level and type.
 const NOTE_HEADER: usize = 16;
 
@@ -225,15 +227,19 @@ impl Thread {
         Self(unsafe { libc::gettid() })
     }
 
-    /// The one of this name.
+    /// The one of this name, as soon as it has taken it.
     pub(crate) fn named(name: &str) -> io::Result<Self> {
-        for task in fs::read_dir("/proc/self/task")? {
-            let task = task?;
-            let comm = fs::read_to_string(task.path().join("comm")).unwrap_or_default();
-            if comm.trim_end() == name {
-                let id = task.file_name().to_str().and_then(|id| id.parse().ok());
-                return id.map(Self).ok_or_else(|| io::ErrorKind::InvalidData.into());
+        let end = Instant::now() + STARTS;
+        while Instant::now() < end {
+            for task in fs::read_dir("/proc/self/task")? {
+                let task = task?;
+                let comm = fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+                if comm.trim_end() == name {
+                    let id = task.file_name().to_str().and_then(|id| id.parse().ok());
+                    return id.map(Self).ok_or_else(|| io::ErrorKind::InvalidData.into());
+                }
             }
+            thread::yield_now();
         }
         Err(io::Error::new(io::ErrorKind::NotFound, format!("no thread is called {name}")))
     }
