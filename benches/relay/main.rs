@@ -118,12 +118,12 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// Starts the relay and opens its flows; notes what they take.
 fn open_flows(ends: &Ends, flows: u16, table: &mut Table) -> Result<(Relay, SocketAddrV4), Box<dyn Error>> {
     let mut relay = Relay::start(flows)?;
-    let mut pool = relay.open_next(ends)?;
     let (bytes, resident, began) = (allocations::bytes(), resident(), Instant::now());
+    let mut pool = relay.open_next(ends)?;
     for _ in 1..flows {
         pool = relay.open_next(ends)?;
     }
-    let each = |bytes: u64| bytes as f64 / f64::from(flows - 1);
+    let each = |bytes: u64| bytes as f64 / f64::from(flows);
     let pair = (each(allocations::bytes() - bytes), each(self::resident().saturating_sub(resident)));
     table.add_pair("memory per flow with its session, bytes (resident)", Target::AtMost(2048.0), 0, 0, pair);
     println!("{flows} flows opened, authenticated and nominated in {:.1?}", began.elapsed());
@@ -147,7 +147,8 @@ impl Bench {
     /// Every measurement once, the systems in turn.
     fn round(&mut self) -> Result<(), Box<dyn Error>> {
         if self.options.has("throughput") {
-            for speed in &SPEEDS {
+            let is_asked = |speed: &&Speed| speed.line(false).contains(&self.options.only);
+            for speed in SPEEDS.iter().filter(is_asked).collect::<Vec<_>>() {
                 self.throughput(speed)?;
             }
         }
