@@ -256,10 +256,11 @@ impl Core {
     pub(super) fn note_media(&mut self, transport: u32, now: u64) {
         let held = &mut self.transports[transport];
         let before = std::mem::replace(&mut held.media, Media::Flowing { last: now });
-        let first_stun = held.first_stun.unwrap_or(now);
+        let first_stun = *held.first_stun.get_or_insert(now);
         match before {
             Media::Flowing { .. } => {}
             Media::Silent => {
+                held.first_media = Some(now);
                 self.say(transport, EventKind::FirstMedia { after: Duration::from_nanos(now - first_stun) });
             }
             Media::Stalled { last } => {

@@ -61,6 +61,7 @@ pub(super) struct Transport {
     /// Since when all that a client needs is known.
     pub(super) ready: Option<u64>,
     pub(super) first_stun: Option<u64>,
+    pub(super) first_media: Option<u64>,
     pub(super) nominated: bool,
     /// When the generation ends because a newer one took over.
     pub(super) ends: Option<u64>,
@@ -71,6 +72,8 @@ pub(super) struct Transport {
     pub(super) bytes_to_node: Bucket,
     pub(super) bytes_to_client: Bucket,
     pub(super) media: Media,
+    /// How often it stalled.
+    pub(super) stalls: u32,
     pub(super) traffic: TrafficCount,
 }
 
@@ -92,6 +95,7 @@ impl Transport {
             next_pool: 0,
             ready: None,
             first_stun: None,
+            first_media: None,
             nominated: false,
             ends: None,
             unproven_stun: Bucket::default(),
@@ -99,6 +103,7 @@ impl Transport {
             bytes_to_node: Bucket::default(),
             bytes_to_client: Bucket::default(),
             media: Media::Silent,
+            stalls: 0,
             traffic: TrafficCount::default(),
         };
         transport.note_ready(now);
