@@ -28,6 +28,7 @@ mod settings;
 mod slab;
 mod stats;
 pub mod stun;
+mod succession;
 mod sweep;
 #[cfg(test)]
 mod tests;
