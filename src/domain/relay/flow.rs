@@ -69,6 +69,8 @@ pub(super) struct Flow {
     pub(super) proved: u64,
     /// Since when the node's checks have gone unanswered.
     pub(super) asked: Option<u64>,
+    /// When the node last sent payload although nobody answered its checks.
+    pub(super) fed: u64,
     /// The node's last check was offered to another tuple.
     pub(super) offered: bool,
     pub(super) stun: Bucket,
@@ -93,6 +95,7 @@ impl Flow {
             last_rx: now,
             proved: now,
             asked: None,
+            fed: 0,
             offered: false,
             stun: Bucket::default(),
             unproven: Unproven::default(),
@@ -113,6 +116,11 @@ impl Flow {
     /// Whether nobody has answered the node there for so long that nobody seems to be there.
     pub(super) fn is_unanswered(&self, now: u64) -> bool {
         self.asked.is_some_and(|asked| now.saturating_sub(asked) >= nanos(UNANSWERED))
+    }
+
+    /// Whether this is a path of the flow's own generation.
+    pub(super) fn owns(&self, path: Path) -> bool {
+        self.path == path || self.old.is_some_and(|old| old.path == path && old.transport == self.transport)
     }
 
     /// Whether nothing may take the flow's place yet.

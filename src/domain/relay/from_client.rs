@@ -146,7 +146,8 @@ impl Core {
         if asked == Asked::InPlaceOfAnother
             && let Some(deserted) = self.deserted(transport, now)
         {
-            self.succeed(deserted, now);
+            let path = self.flows[deserted].path;
+            self.succeed(deserted, path, now);
         }
         self.transports[transport].traffic.to_node.add(length);
         Ok(path)

@@ -18,15 +18,15 @@ impl Core {
             return Err(DropReason::Oversized);
         }
         let class = class(bytes).ok_or(DropReason::BadClass)?;
-        let index = match self.by_path.get(&path) {
-            Some(Slot::Flow(flow)) if self.is_deserted(*flow, now) => {
-                let flow = *flow;
-                self.succeed(flow, now).unwrap_or(flow)
-            }
+        let mut index = match self.by_path.get(&path) {
             Some(Slot::Flow(flow)) => *flow,
             Some(Slot::Tombstone(_)) => return Err(DropReason::Tombstone),
             None => return Err(DropReason::UnknownNode),
         };
+        if class != Class::Stun && self.is_deserted(index, now) && self.flows[index].owns(path) {
+            self.flows[index].fed = now;
+            index = self.succeed(index, path, now).unwrap_or(index);
+        }
         let flow = &self.flows[index];
         let old = flow.old.filter(|old| old.path == path);
         let transport = old.map_or(flow.transport, |old| old.transport);
@@ -58,8 +58,7 @@ impl Core {
         let message = Message::parse(bytes).map_err(|_| DropReason::BadStun)?;
         if message.kind() == Kind::Request
             && !on_old_path
-            && self.is_deserted(index, now)
-            && let Some(candidate) = self.candidate(index)
+            && let Some(candidate) = self.candidate(index, now)
             && self.flows[candidate].unproven.may_send(bytes.len())
         {
             self.flows[candidate].checks.note(message.transaction(), Asked::InPlaceOfAnother);
@@ -73,7 +72,7 @@ impl Core {
             Kind::Request => {
                 let asked = if on_old_path { Asked::OnOldPath } else { Asked::Here };
                 flow.checks.note(message.transaction(), asked);
-                if !on_old_path {
+                if !on_old_path || flow.old.is_some_and(|old| old.transport == flow.transport) {
                     flow.asked.get_or_insert(now);
                 }
                 flow.chosen |= message.use_candidate() && !on_old_path;

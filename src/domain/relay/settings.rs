@@ -24,6 +24,8 @@ pub(super) const SWEEP_SLICES: u32 = 10;
 /// Checks of the node that go unanswered for this long show that nobody is there any more: another tuple of the same
 /// client, if one proved itself meanwhile, takes the path over.
 pub(super) const UNANSWERED: Duration = Duration::from_millis(500);
+/// A path that carried the node's payload within this is the one that the node has chosen.
+pub(super) const FED: Duration = Duration::from_secs(1);
 /// Requests of one transport that are remembered, so that a copy from elsewhere is known as one: five minutes of a
 /// connection that is up. An older one that is replayed counts as a new tuple.
 pub(super) const REMEMBERED: usize = 128;

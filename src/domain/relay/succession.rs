@@ -12,21 +12,23 @@
 
 use super::{
     Core, FlowEnd, FlowState,
-    core::Slot,
-    flow::{Flow, OldPath},
+    core::{Slot, nanos},
+    flow::{Flow, OldPath, Path},
+    settings::FED,
 };
 
 impl Core {
-    /// Who is there now in place of a deserted flow; `None` while nobody has proved that it is the same client.
-    pub(super) fn succeed(&mut self, index: u32, now: u64) -> Option<u32> {
+    /// The node sends its payload where nobody is: who is there now, if anybody has proved that it is the same client. That
+    /// tuple has the path from here on, beside its own.
+    pub(super) fn succeed(&mut self, index: u32, path: Path, now: u64) -> Option<u32> {
+        let transport = self.flows[index].transport;
         let heir = self.heir(index, now)?;
-        let Flow { transport, path, .. } = self.flows[index];
         self.close_flow(index, FlowEnd::Moved, now);
         self.forget_old_path(heir);
         self.by_path.insert(path, Slot::Flow(heir));
         let flow = &mut self.flows[heir];
         if flow.chosen {
-            // The agents have chosen the new path themselves; the node may still need an answer on the old one.
+            // The agents have chosen the new path themselves; until the node sends there, it must be heard here.
             flow.old = Some(OldPath { transport, path });
             return Some(heir);
         }
@@ -49,8 +51,11 @@ impl Core {
         flow.state == FlowState::Nominated && flow.is_unanswered(now)
     }
 
-    /// Who may answer the node's next check in place of a deserted flow, and once it has may have its path.
-    pub(super) fn candidate(&mut self, index: u32) -> Option<u32> {
+    /// Who may answer the node's next check in place of a deserted flow that the node still sends payload to.
+    pub(super) fn candidate(&mut self, index: u32, now: u64) -> Option<u32> {
+        if !self.is_deserted(index, now) || now.saturating_sub(self.flows[index].fed) > nanos(FED) {
+            return None;
+        }
         let offer = !self.flows[index].offered;
         let candidates = self.since(index).filter(|other| !self.flows[*other].is_validated());
         // Everyone in turn: of those who were sent the least, the one who was heard last.

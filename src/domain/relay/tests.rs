@@ -617,6 +617,7 @@ fn a_node_that_checks_no_new_path_finds_its_client_by_the_checks_that_the_old_tu
     assert_eq!(rig.send(client(3), &held_back), to_node(1, 1), "an attacker's");
     assert_eq!(rig.send(client(2), &request), to_node(2, 1), "the client's");
     rig.now += Duration::from_millis(500);
+    assert_eq!(rig.node_sends(0, 1, &RTP), Verdict::ToClient(client(1)));
 
     // Every other check still asks the old tuple, the others ask who was heard since.
     let mut asked = Vec::new();
@@ -651,6 +652,7 @@ fn an_old_tuple_that_answers_after_all_keeps_its_path() {
     let request = rig.request(1);
     rig.send(client(2), &request);
     rig.now += Duration::from_millis(500);
+    assert_eq!(rig.node_sends(0, 1, &RTP), Verdict::ToClient(client(1)));
     let check = rig.check([1; 12], false);
     assert_eq!(rig.node_sends(0, 1, &check), Verdict::ToClient(client(2)));
     assert_eq!(rig.send(client(1), &written::message(SUCCESS, [77; 12], "", false, CLIENT_PWD)), to_node(0, 1));
@@ -666,6 +668,7 @@ fn where_the_agents_chose_the_new_path_themselves_both_lead_to_the_client() {
     rig.nominate(1, client(2));
 
     assert_eq!(rig.node_sends(1, 1, &RTP), Verdict::ToClient(client(2)));
+    assert!(rig.core.has_flow(client(1)), "nothing shows that the node has not left it");
     assert_eq!(rig.node_sends(0, 1, &RTP), Verdict::ToClient(client(2)));
     assert_eq!(rig.send(client(2), &RTP), to_node(1, 1));
     assert_eq!(rig.core.stats().flows, [0, 0, 1]);
