@@ -61,7 +61,8 @@ impl AppError {
 
 /// `forebay check`
 pub fn check(file: &Path) -> Result<(), AppError> {
-    load(file).map(drop)
+    let config = load(file)?;
+    open_tls(&config, &Metrics::new()).map(drop)
 }
 
 /// `forebay serve`
@@ -220,6 +221,9 @@ impl Door {
         }
         let metrics = Metrics::new();
         let tls = open_tls(&config, &metrics)?;
+        if let Some(tls) = &tls {
+            tls.watch(shutdown);
+        }
         let registry = Registry::start(&config, backing, shutdown).await.map_err(unavailable)?;
         Prober::start(&config.health, registry.clone(), metrics.clone(), shutdown);
         let full = readiness.clone();

@@ -160,7 +160,6 @@ mod tests {
             probe_timeout = 1
             [tls]
             min_version = \"1.1\"
-            cert = \"x\"
             [apps]
             admin = {}
             LiveApp = { database = \"a.b\", origin = [] }
