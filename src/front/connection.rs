@@ -317,11 +317,13 @@ where
         }
     })
     .await?;
+    let ending = ending.unwrap_or(Ok(()));
     match ended {
-        Ok(()) => ending.unwrap_or(Ok(())),
+        Ok(()) => ending,
         Err(error) => {
             tracing::debug!(client = %connection.visitor.client.0, %error, "connection ended");
-            trouble(&error)
+            // How it goes after it was asked to is its own affair.
+            ending.and_then(|()| trouble(&error))
         }
     }
 }
