@@ -187,7 +187,8 @@ fn unavailable(error: impl std::error::Error) -> AppError {
 
 /// A door whose listeners are up.
 struct Door {
-    http: Vec<SocketAddr>,
+    /// The public listeners' URLs.
+    http: Vec<String>,
     admin: SocketAddr,
     /// Where media is relayed; absent: nowhere.
     media: Option<SocketAddr>,
@@ -252,7 +253,8 @@ impl Door {
         let mut http = Vec::new();
         for (socket, listen) in listeners {
             let settings = front::Settings::new(listen, &config.limits, tls.as_ref(), sink.as_ref());
-            http.push(front::serve(socket, settings, Arc::clone(&front), shutdown)?.address());
+            let address = front::serve(socket, settings, Arc::clone(&front), shutdown)?.address();
+            http.push(format!("{}://{address}", if listen.tls { "https" } else { "http" }));
         }
         readiness.started();
         let config::ShutdownConfig { lame_duck, deadline } = config.shutdown;
@@ -261,7 +263,7 @@ impl Door {
 
     /// Prints the one line of stdout.
     fn announce(&self) -> Result<(), AppError> {
-        let http = self.http.first().map_or_else(String::new, |address| format!("http://{address}"));
+        let http = self.http.first().map_or("", String::as_str);
         let (admin, pid) = (self.admin, std::process::id());
         let mut stdout = std::io::stdout().lock();
         let media = self.media.map_or_else(|| "direct".to_owned(), |address| format!("udp://{address}"));

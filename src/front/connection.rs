@@ -73,7 +73,7 @@ async fn serve(
     let opening = Opening { settings: &settings, shared: &shared, visitor: own(peer), health_only: None, seat };
     let opened = tokio::select! {
         biased;
-        () = shared.retiring.cancelled() => return Ok(()),
+        () = shared.shutdown.stopping() => return Ok(()),
         opened = timeout(limit, opening.open(stream, peer.ip())) => opened.map_err(|_| Trouble::Silent)??,
     };
     let Some((stream, spoken, opening)) = opened else { return Ok(()) };
