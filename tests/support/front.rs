@@ -303,7 +303,10 @@ impl NotingNode {
 
     /// Its entry in a configuration. That it refuses every link is no reason to leave it alone.
     pub fn table(&self) -> String {
-        format!("[[nodes.static]]\nname = \"only\"\naddress = \"{}\"\n[nodes]\nslow_start = \"0s\"\nbreaker_failures = 1000\n", self.address)
+        format!(
+            "[[nodes.static]]\nname = \"only\"\naddress = \"{}\"\n[nodes]\nslow_start = \"0s\"\nbreaker_failures = 1000\n",
+            self.address
+        )
     }
 
     /// Has a session publish, and returns what the door tells the node of its client: `X-Real-IP`, `X-Forwarded-Proto`.
