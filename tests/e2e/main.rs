@@ -8,6 +8,7 @@ mod cluster;
 mod demo_nodes;
 mod door;
 mod ice_tcp;
+mod listeners;
 mod outages;
 mod registry;
 mod relay;
