@@ -11,6 +11,7 @@
 
 mod cache;
 pub mod cluster_db;
+mod drains;
 mod facade;
 pub mod facts;
 mod keeper;
@@ -26,4 +27,5 @@ mod table;
 mod waiters;
 mod watch;
 
+pub use drains::{DoorView, DrainError, DrainView, Kept};
 pub use facade::{Backing, Hint, RecordView, Registry, RegistryError, StoreState, StoreStatus, Watching};
