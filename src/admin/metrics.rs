@@ -12,6 +12,13 @@ use crate::{
     telemetry::metrics::{CONTENT_TYPE, StoreFacts},
 };
 
+/// All metrics as OpenMetrics text, for Prometheus.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "cluster",
+    responses((status = 200, content_type = "application/openmetrics-text", body = String))
+)]
 pub(super) async fn scrape(State(inner): State<Inner>) -> Response {
     let state = &inner.state;
     let text = state.metrics.scrape(&state.registry.snapshot(), store_facts(&state.registry));
