@@ -160,7 +160,7 @@ async fn the_nodes_are_listed_and_found_one_by_one() {
 async fn every_error_is_a_problem_with_its_details() {
     let api = Api::new().await;
     assert_problem(&api.get("/").await, 404);
-    assert_problem(&api.get("/v1/sessions").await, 404);
+    assert_problem(&api.get("/v1/nowhere").await, 404);
     assert_problem(&api.get("/v1/nodes/nobody").await, 404);
     assert_problem(&api.get("/v1/nodes?limt=1").await, 400);
     assert_problem(&api.get("/v1/nodes?limit=0").await, 400);

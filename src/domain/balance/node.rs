@@ -109,7 +109,7 @@ pub struct NodeView {
     pub since: Instant,
     /// Its load.
     pub load: LoadView,
-    /// Legs that this door (and, later, others) placed there.
+    /// Legs that all live doors of the cluster have there, as far as this one knows.
     pub legs: Legs,
     /// The last failures seen of it, the latest first; at most five.
     pub errors: Arc<[NodeError]>,
