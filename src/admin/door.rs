@@ -19,14 +19,15 @@ use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
 use super::{
-    Inner, access::Caller, ask::Asked, drains::Drain, explain::Store, nodes::Legs, problem::Problem, story::ms,
+    AdminState, Inner, access::Caller, ask::Asked, drains::Drain, explain::Store, nodes::Legs, problem::Problem,
+    story::ms,
 };
 use crate::{
     clock,
     config::ShutdownConfig,
     domain::session::{CloseReason, Input},
     health::Readiness,
-    registry::DoorView,
+    registry::{DoorView, Registry},
     sessions::Sessions,
     telemetry,
 };
@@ -112,6 +113,7 @@ pub(super) struct Wish {
 #[derive(Debug)]
 pub(super) struct Emptier {
     sessions: Sessions,
+    registry: Registry,
     readiness: Readiness,
     defaults: ShutdownConfig,
     order: Mutex<Option<Order>>,
@@ -127,8 +129,9 @@ struct Order {
 }
 
 impl Emptier {
-    pub(super) fn new(sessions: Sessions, readiness: Readiness, defaults: ShutdownConfig) -> Arc<Self> {
-        Arc::new(Self { sessions, readiness, defaults, order: Mutex::default() })
+    pub(super) fn new(state: &AdminState) -> Arc<Self> {
+        let AdminState { sessions, registry, readiness, shutdown, .. } = state.clone();
+        Arc::new(Self { sessions, registry, readiness, defaults: shutdown, order: Mutex::default() })
     }
 
     /// What it does now, if anything.
@@ -164,6 +167,7 @@ impl Emptier {
         let order = Order { since: now, closes, deadline: closes + deadline, asked, stop: stop.clone() };
         *held = Some(order.clone());
         self.readiness.set_by_operator(true);
+        self.registry.set_door_draining(true);
         self.sessions.refuse_new(false);
         let emptier = Arc::clone(self);
         Some(async move {
@@ -198,6 +202,7 @@ impl Emptier {
         order.stop.cancel();
         self.sessions.refuse_new(false);
         self.readiness.set_by_operator(false);
+        self.registry.set_door_draining(false);
         true
     }
 

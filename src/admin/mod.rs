@@ -101,7 +101,7 @@ pub enum AdminError {
 /// The address is taken, or no thread could be started.
 pub fn start(config: &config::Admin, state: AdminState, shutdown: &Shutdown) -> Result<SocketAddr, AdminError> {
     let inner = Inner {
-        emptier: door::Emptier::new(state.sessions.clone(), state.readiness.clone(), state.shutdown.clone()),
+        emptier: door::Emptier::new(&state),
         state,
         door: Handle::current(),
         started: clock::now(),
