@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use super::{Inner, nodes::Legs, words::Role};
 use crate::domain::{
     balance::{Room, minutes_to_full},
-    ids::NodeId,
+    ids::{Kind, NodeId},
 };
 
 /// What the cluster still takes.
@@ -62,6 +62,18 @@ pub(super) async fn capacity(State(inner): State<Inner>) -> Json<Capacity> {
         play: room(capacity.play, rates.map(|(_, play)| play)),
         cheapest_to_remove: capacity.cheapest.into_iter().map(removal).collect(),
     })
+}
+
+/// Brings the metrics of capacity up to date.
+pub(super) fn measure(inner: &Inner) {
+    let (capacity, rates) = (inner.state.registry.capacity(), inner.history.legs_per_minute());
+    for (kind, room, rate) in [
+        (Kind::Publish, capacity.publish, rates.map(|(publish, _)| publish)),
+        (Kind::Play, capacity.play, rates.map(|(_, play)| play)),
+    ] {
+        let minutes = rate.and_then(|rate| minutes_to_full(room.fit, rate));
+        inner.state.metrics.capacity(kind, room, minutes);
+    }
 }
 
 fn room(room: Room, per_minute: Option<f64>) -> KindRoom {

@@ -6,7 +6,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::Inner;
+use super::{Inner, capacity};
 use crate::{
     registry::{Registry, StoreStatus},
     telemetry::metrics::{CONTENT_TYPE, StoreFacts},
@@ -21,6 +21,7 @@ use crate::{
 )]
 pub(super) async fn scrape(State(inner): State<Inner>) -> Response {
     let state = &inner.state;
+    capacity::measure(&inner);
     let text = state.metrics.scrape(&state.registry.snapshot(), store_facts(&state.registry));
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response()
 }
