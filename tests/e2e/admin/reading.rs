@@ -40,9 +40,14 @@ async fn a_sessions_story_tells_what_happened_and_can_be_read_after_its_end() {
     let on_node = door.admin_get(&format!("/v1/sessions?node={node}")).await;
     assert_eq!(on_node["sessions"][0]["id"], session["id"]);
 
-    let wanted = ["opened", "command", "placement", "link", "offer", "answer", "first_stun", "first_media"];
-    eventually("the story has the first media", async || in_order(&events(&door.admin_get(&path).await), &wanted))
-        .await;
+    // The relay's threads and the session's task tell each their own part, and neither waits for the other.
+    let said = ["opened", "command", "placement", "link", "offer", "answer"];
+    let seen = ["opened", "first_stun", "first_media"];
+    eventually("the story has signalling and media", async || {
+        let detail = door.admin_get(&path).await;
+        in_order(&events(&detail), &said) && in_order(&events(&detail), &seen)
+    })
+    .await;
     let detail = door.admin_get(&path).await;
     assert!(events(&detail).contains(&"node_answered") && events(&detail).contains(&"started"), "{detail}");
     let placement = &detail["placements"][0];
@@ -76,20 +81,22 @@ async fn a_session_that_an_operator_closes_ends() {
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_say_where_they_are_and_explain_says_what_placement_then_does() {
     let door = Process::start(&DEMO).await;
-    for (nth, stream) in ["a", "b", "c", "d"].into_iter().enumerate() {
+    for stream in ["a", "b", "c", "d"] {
         let explain = async |kind: &str| {
             let question = json!({"app": "LiveApp", "stream": stream, "kind": kind});
             door.admin_post("/v1/explain", &question).await
         };
-        // Two origins that are equally empty are drawn at random; after one publish the other is better.
         let (publisher, foretold) = (Socket::open(&door.url()).await.unwrap(), explain("publish").await);
         let publish = publisher.begin(Plan::publish(stream), webrtc_peer::stack);
         publish.until_has("publish_started").await;
         let path = format!("/v1/streams/LiveApp/{stream}");
         let detail = door.admin_get(&path).await;
-        if nth % 2 == 1 {
-            assert_eq!(detail["origin"], foretold["node"], "{foretold}");
-        }
+        // Origins whose loads are within 2 % of each other are drawn at random, each time anew.
+        let candidates = foretold["candidates"].as_array().unwrap();
+        let of = |node: &Value| candidates.iter().find(|one| one["node"] == *node).unwrap()["score"].as_f64().unwrap();
+        assert!(of(&detail["origin"]) <= of(&foretold["node"]) * 1.02 + 0.02, "{foretold}, and then {detail}");
+        let again = explain("publish").await;
+        assert_eq!((&again["node"], &again["rule"]), (&detail["origin"], &json!("live_on_origin")));
         let foretold = explain("play").await;
         assert_eq!(foretold["node"], detail["play"]["node"], "the page about a stream says the same");
         let viewer = Socket::open(&door.url()).await.unwrap();
