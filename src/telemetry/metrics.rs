@@ -4,6 +4,7 @@
 //! (`&'static str`, from its enums), status codes and node ids; a node's series end when the node is gone, so their
 //! number is bounded by the cluster's size, however often nodes come and go.
 
+mod drains;
 mod media;
 
 use std::{
@@ -23,8 +24,8 @@ use crate::domain::{
     ids::{Kind, NodeId},
 };
 
-use self::media::MediaMetrics;
 pub use self::media::{TcpDrop, TcpEnd, WireFacts};
+use self::{drains::DrainMetrics, media::MediaMetrics};
 
 /// The content type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -83,6 +84,12 @@ pub struct StoreFacts {
     pub reads_shed: u64,
     /// Waits refused because too many streams were waited for.
     pub waits_shed: u64,
+    /// Pins that the store has answered for.
+    pub pins_claimed: u64,
+    /// Those of them that another door had.
+    pub pins_lost: u64,
+    /// Placements that did not wait any longer for their pin.
+    pub pins_late: u64,
 }
 
 /// All metrics. A clone is the same metrics.
@@ -132,6 +139,7 @@ struct Inner {
     waiters: Gauge,
     http_requests: Counters<2>,
     accept_errors: Counter,
+    drains: DrainMetrics,
     media: MediaMetrics,
 }
 
@@ -370,6 +378,7 @@ impl Inner {
                 "requests that the door answered itself",
             ),
             accept_errors: book.counter("accept_errors", "connections that a listener failed to accept"),
+            drains: DrainMetrics::new(&mut book),
             media: MediaMetrics::new(&mut book),
             scrape: Mutex::default(),
             registry: book.registry,
@@ -422,6 +431,7 @@ impl Inner {
             ("unknown", store.unknown),
         ];
         counted(&self.record_lookups, "result", &found);
+        self.drains.collect(&store);
     }
 
     /// Ends a node's series. What is still open on it keeps its own handle and comes back with no series.
@@ -623,6 +633,7 @@ mod tests {
         metrics.message_dropped("x");
         metrics.probed(&id, true);
         metrics.http_answered("x", 200);
+        metrics.migrated(Kind::Play, "x", "x");
         metrics.media_flow_closed(FlowEnd::Closed);
         metrics.media_command_refused(Refused::Full);
         let text = metrics.scrape(&one_edge(), StoreFacts::default());
