@@ -8,30 +8,41 @@
 //! ```
 
 mod actor;
+mod directory;
 mod execute;
 mod index;
+mod mover;
 mod report;
 mod router;
+pub mod story;
 
 use std::{
     net::IpAddr,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::broadcast::{self, error::RecvError},
+};
 use tokio_util::sync::CancellationToken;
 
+pub use directory::{Card, Directory, News, Page};
 pub use index::{Full, Occupancy, SessionSeat};
 
 use crate::{
     config::Config,
     domain::{
         ids::{AppName, ClientAddr},
-        session::{RelaySide, SessionSettings},
+        relay,
+        session::{Input, MediaSeen, RelaySide, SessionSettings},
         signaling,
     },
-    media::Media,
+    media::{Media, MediaEvent},
     registry::Registry,
     shutdown::Shutdown,
     telemetry::metrics::Metrics,
@@ -70,6 +81,7 @@ struct Shared {
     dial: Duration,
     router: router::Router,
     occupancy: Occupancy,
+    directory: Directory,
     metrics: Metrics,
     /// Absent: media goes directly between clients and nodes.
     media: Option<Media>,
@@ -77,6 +89,8 @@ struct Shared {
     /// Cancelled when the door empties itself, `empty_within` being set before that, and when it stops.
     emptying: CancellationToken,
     empty_within: OnceLock<Duration>,
+    /// An operator empties the door.
+    refusing: AtomicBool,
 }
 
 impl Sessions {
@@ -105,27 +119,38 @@ impl Sessions {
                 &signaling.turn_credential.0,
             ),
         };
-        let limits = |max_message| SocketLimits { max_message, write_timeout: config.limits.write_timeout };
-        Self {
-            shared: Arc::new(Shared {
-                settings: Arc::new(settings),
-                link_limits: limits(MAX_FROM_NODE),
-                client_limits: limits(signaling.max_message),
-                dial: signaling.dial,
-                router: router::Router::new(registry, config.play.wait),
-                occupancy: Occupancy::new(config.limits.sessions, config.limits.sessions_per_client, over_limit),
-                metrics,
-                media,
-                emptying: shutdown.child(),
-                shutdown,
-                empty_within: OnceLock::new(),
-            }),
+        let directory = Directory::default();
+        if let Some(media) = &media {
+            shutdown.spawn(tell_media(media.events(), directory.clone(), shutdown.child()));
         }
+        let limits = |max_message| SocketLimits { max_message, write_timeout: config.limits.write_timeout };
+        let shared = Arc::new(Shared {
+            settings: Arc::new(settings),
+            link_limits: limits(MAX_FROM_NODE),
+            client_limits: limits(signaling.max_message),
+            dial: signaling.dial,
+            router: router::Router::new(registry, config.play.wait),
+            occupancy: Occupancy::new(config.limits.sessions, config.limits.sessions_per_client, over_limit),
+            directory,
+            metrics,
+            media,
+            emptying: shutdown.child(),
+            shutdown,
+            empty_within: OnceLock::new(),
+            refusing: AtomicBool::new(false),
+        });
+        shared.shutdown.spawn(mover::run(Arc::clone(&shared)));
+        Self { shared }
     }
 
     /// Takes a seat for a client that wants to connect, or says which limit is reached.
     pub fn seat(&self, client: IpAddr) -> Result<SessionSeat, Full> {
         self.shared.occupancy.seat(client)
+    }
+
+    /// Who is connected.
+    pub fn directory(&self) -> &Directory {
+        &self.shared.directory
     }
 
     /// Sessions that are open now.
@@ -146,9 +171,14 @@ impl Sessions {
         let _ = tokio::time::timeout(limit + EMPTY_LOOK, all_gone).await;
     }
 
-    /// Whether [`Sessions::drain`] has begun: a new session would be ended at once.
+    /// Whether [`Sessions::drain`] has begun, or an operator empties the door: a new session would be ended at once.
     pub fn is_ending(&self) -> bool {
-        self.shared.emptying.is_cancelled()
+        self.shared.emptying.is_cancelled() || self.shared.refusing.load(Ordering::Acquire)
+    }
+
+    /// An operator empties the door, or does no more.
+    pub fn refuse_new(&self, refuse: bool) {
+        self.shared.refusing.store(refuse, Ordering::Release);
     }
 
     /// Bounds of a client's socket.
@@ -162,6 +192,37 @@ impl Sessions {
         C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         actor::run(Arc::clone(&self.shared), client)
+    }
+}
+
+/// What relay threads see of a session's media becomes part of its story.
+async fn tell_media(mut events: broadcast::Receiver<MediaEvent>, directory: Directory, stop: CancellationToken) {
+    while let Some(event) = stop.run_until_cancelled(events.recv()).await {
+        match event {
+            Ok(MediaEvent::Relay(event)) => {
+                if let Some(what) = story::What::of_media(&event.kind) {
+                    directory.tell(event.session, what);
+                }
+                tell_move(&directory, &event);
+            }
+            Ok(MediaEvent::Refused { .. }) => {}
+            Err(RecvError::Lagged(missed)) => tracing::debug!(missed, "media events that no story tells"),
+            Err(RecvError::Closed) => return,
+        }
+    }
+}
+
+/// What relay threads see of a leg that is on the move confirms it, and measures how long its client had no media.
+fn tell_move(directory: &Directory, event: &relay::Event) {
+    let seen = match event.kind {
+        relay::EventKind::FirstMedia { .. } => MediaSeen::First,
+        relay::EventKind::Closed { silent, .. } => MediaSeen::Closed { silent },
+        _ => return,
+    };
+    let Some(card) = directory.get(event.session) else { return };
+    if card.look(|page| page.legs.iter().any(|leg| leg.moving)) {
+        // A full letter box loses a measurement; the node's own word still confirms the move.
+        card.post(Input::Media { transport: event.transport, seen });
     }
 }
 
