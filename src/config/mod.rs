@@ -345,6 +345,13 @@ pub struct Media {
     pub allow_private_public_ip: bool,
     /// `node_ports`, default 50000-60000: the UDP ports of the nodes.
     pub node_ports: RangeInclusive<u16>,
+    /// `cloud_metadata`, default true: whether the cloud is asked for the public address, where neither `external_ips` nor
+    /// this machine's own addresses name one.
+    pub cloud_metadata: bool,
+    /// `metadata_server`, default none: where the cloud's metadata is, instead of where each cloud has it.
+    pub metadata_server: Option<SocketAddr>,
+    /// `stun_server`, default none: `HOST:PORT` of the STUN server that is asked where no cloud answers.
+    pub stun_server: Option<String>,
 }
 
 /// How media travels.

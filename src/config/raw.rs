@@ -91,7 +91,8 @@ tables! {
     /// `[media]`
     RawMedia {
         mode: MediaMode, bind: IpAddr, ports: Vec<u16>, external_ips: Vec<ExternalIp>, threads: usize,
-        announce_private_candidate: bool, allow_private_public_ip: bool, node_ports: Ports,
+        announce_private_candidate: bool, allow_private_public_ip: bool, node_ports: Ports, cloud_metadata: bool,
+        metadata_server: SocketAddr, stun_server: String,
     }
     /// `[limits]`
     RawLimits {
