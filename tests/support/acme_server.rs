@@ -26,7 +26,7 @@ use tokio::{net::TcpListener, sync::watch};
 use tokio_rustls::TlsAcceptor;
 use x509_parser::{certification_request::X509CertificationRequest, prelude::FromDer};
 
-use super::front::{any_client, shown, tls};
+use super::front::{challenger, shown, tls};
 
 /// The extension of RFC 8737, with a SHA-256 digest inside.
 const ACME_IDENTIFIER: &str = "1.3.6.1.5.5.7.1.31";
@@ -58,6 +58,14 @@ struct Order {
     proven: Vec<bool>,
     failed: bool,
     certificate: Option<String>,
+}
+
+impl Drop for AcmeServer {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("the ACME server's complaints: {:?}", self.complaints());
+        }
+    }
 }
 
 /// What is answered: status, further headers, body.
@@ -343,7 +351,7 @@ impl PublicKeyData for OfCsr {
 /// Whether the host shows what RFC 8737 §3 says: one certificate for it, with the digest in a critical extension.
 async fn is_proven(at: Option<SocketAddr>, host: &str, expected: &[u8]) -> bool {
     let Some(at) = at else { return false };
-    let Ok(stream) = tls(at, host, &any_client(&["acme-tls/1"])).await else { return false };
+    let Ok(stream) = tls(at, host, &challenger()).await else { return false };
     if stream.get_ref().1.alpn_protocol() != Some(b"acme-tls/1") {
         return false;
     }

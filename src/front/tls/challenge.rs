@@ -63,7 +63,9 @@ fn config(host: &str, digest: &[u8; 32]) -> Result<ServerConfig, Box<dyn std::er
     let certificate = params.self_signed(&key)?;
     let provider = Arc::new(aws_lc_rs::default_provider());
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let certified = CertifiedKey::from_der(vec![certificate.der().clone()], key, &provider)?;
+    // Not `from_der`, which refuses a certificate with the critical extension that this is all about.
+    let key = aws_lc_rs::sign::any_supported_type(&key)?;
+    let certified = CertifiedKey::new(vec![certificate.der().clone()], key);
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
