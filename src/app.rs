@@ -10,7 +10,7 @@ use crate::{
     config::{self, Config, StaticNode},
     demo,
     domain::ids::AppName,
-    front::{self, Front, Pages, Sink},
+    front::{self, Front, Locate, Pages, Peers, Sink},
     health::{Prober, Readiness, listener},
     media::Media,
     net,
@@ -242,6 +242,7 @@ impl Door {
             readiness: readiness.clone(),
             metrics,
             header_timeout: config.limits.header_timeout,
+            locate: Arc::new(Locate { public_url: config.door.public_url.clone(), peers: Peers::none() }),
             pages,
             ice_tcp: None,
         };

@@ -223,11 +223,15 @@ fn door(raw: raw::RawDoor, problems: &mut Problems) -> Door {
     if let Err(why) = name.parse::<NodeId>() {
         problems.add("door.name", format!("{name:?}: {why}; use letters, digits and . _ : -"));
     }
+    let public_url = raw.public_url.map(|url| url.trim_end_matches('/').to_ascii_lowercase());
+    if public_url.as_deref().is_some_and(|url| !access::is_web_address(url)) {
+        problems.add("door.public_url", "is no web address without a path; write one such as \"https://door-1.example\"");
+    }
     let state_dir = raw.state_dir.map(PathBuf::from);
     if state_dir.as_ref().is_some_and(|dir| !dir.is_absolute()) {
         problems.add("door.state_dir", "is not an absolute path; write one such as \"/var/lib/forebay\"");
     }
-    Door { name, state_dir }
+    Door { name, public_url, state_dir }
 }
 
 /// This host's name with what a name may not hold replaced; `door` where it has none.

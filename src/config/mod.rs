@@ -369,6 +369,8 @@ pub struct ShutdownConfig {
 pub struct Door {
     /// `name`, default the host name.
     pub name: String,
+    /// `public_url`, default none: scheme and host by which clients reach this very door, without a path.
+    pub public_url: Option<String>,
     /// `state_dir`, default none: where the door keeps what it must remember without MongoDB.
     pub state_dir: Option<PathBuf>,
 }

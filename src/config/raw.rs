@@ -97,7 +97,7 @@ tables! {
     /// `[shutdown]`
     RawShutdown { lame_duck: Duration, deadline: Duration }
     /// `[door]`
-    RawDoor { name: String, state_dir: String }
+    RawDoor { name: String, public_url: String, state_dir: String }
     /// `[telemetry]`
     RawTelemetry { log: String, json: bool }
 }

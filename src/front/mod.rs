@@ -5,6 +5,7 @@
 mod body;
 mod http;
 mod listener;
+mod locate;
 mod sniff;
 mod visitor;
 mod ws;
@@ -12,6 +13,7 @@ mod ws;
 use std::{fmt, sync::Arc, time::Duration};
 
 pub use listener::serve;
+pub use locate::{Locate, Peers};
 
 use tokio::net::TcpStream;
 
@@ -58,6 +60,8 @@ pub struct Front {
     pub metrics: Metrics,
     /// `limits.header_timeout`
     pub header_timeout: Duration,
+    /// What `/forebay/locate` answers.
+    pub locate: Arc<Locate>,
     /// The demo's page; absent in `serve`.
     pub pages: Option<Pages>,
     /// Where connections go that turn out to be ICE-TCP; absent: this listener takes none.
