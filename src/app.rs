@@ -1,23 +1,33 @@
 //! Builds every room, binds, supervises, and ends in order. The only file that knows all rooms.
 
-use std::{io::Write, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+mod channel;
+mod door;
+mod predecessor;
+mod signals;
+mod sockets;
+mod systemd;
+mod upgrade;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use std::{net::SocketAddr, os::fd::OwnedFd, path::Path, sync::Arc, time::Duration};
 
+use self::{
+    door::{Door, Made},
+    predecessor::Predecessor,
+    signals::Signals,
+    sockets::Sockets,
+    upgrade::Program,
+};
 use crate::{
-    admin::{self, AdminState},
     cli::{self, Exit},
     config::{self, Config, StaticNode},
     demo,
     domain::ids::AppName,
-    front::{self, Front, Locate, Pages, Peers, Sink},
-    health::{Prober, Readiness, listener},
-    media::Media,
-    net,
-    registry::{Backing, Registry, cluster_db::ClusterDb, memory::MemoryDb, mongo::MongoClusterDb},
-    sessions::Sessions,
+    registry::{Backing, cluster_db::ClusterDb, memory::MemoryDb, mongo::MongoClusterDb},
     shutdown::Shutdown,
-    telemetry::{self, logs, metrics::Metrics},
+    telemetry::{
+        self,
+        logs::{self, LogHandle},
+    },
 };
 
 /// SIGINT, a second SIGTERM, and the demo end within 2 s; what still runs then is dropped.
@@ -63,16 +73,43 @@ pub fn check(file: &Path) -> Result<(), AppError> {
     load(file).map(drop)
 }
 
+/// What this process was given when it was started, besides its command line.
+#[derive(Debug, Default)]
+pub struct Given {
+    sockets: Sockets,
+    channel: Option<OwnedFd>,
+}
+
+impl Given {
+    /// Takes it: sockets from systemd, or the channel to the generation that started this one. Call it before there are
+    /// threads: it changes the environment.
+    ///
+    /// # Errors
+    /// What was given is not what it should be.
+    pub fn take() -> Result<Self, AppError> {
+        let sockets = Sockets::from_systemd().map_err(|why| AppError::Unavailable(format!("LISTEN_FDS: {why}")))?;
+        Ok(Self { sockets, channel: predecessor::channel()? })
+    }
+}
+
 /// `forebay serve`
-pub async fn serve(file: &Path) -> Result<(), AppError> {
+pub async fn serve(file: &Path, given: Given) -> Result<(), AppError> {
+    let program = Program::this()?;
     let config = load(file)?;
+    let logs = start_logs(&config)?;
     let shutdown = Shutdown::new();
+    let predecessor = given.channel.map(Predecessor::new).transpose()?.map(Arc::new);
+    let sockets = match &predecessor {
+        Some(predecessor) => predecessor.sockets().await?,
+        None => given.sockets,
+    };
     let backing = if config.mongo.is_some() { Backing::Mongo } else { Backing::None };
-    let door = Door::open(config, backing, None, &shutdown).await?;
+    let made = Made { backing, pages: None, sockets, predecessor };
+    let door = Door::open(config, made, &shutdown).await?;
     // Before the ready line: whoever reads it may signal at once.
     let signals = Signals::new()?;
     door.announce()?;
-    door.run_until_asked(signals, &shutdown).await
+    door.run(file, program, logs, signals, &shutdown).await
 }
 
 /// `forebay demo`
@@ -105,10 +142,11 @@ pub async fn run_demo(options: cli::Demo) -> Result<(), AppError> {
     let cluster = demo::Cluster::start(cluster, db, &shutdown).await.map_err(unavailable)?;
     config.nodes.discover = false;
     config.nodes.fixed = cluster.nodes().into_iter().map(fixed).collect();
-    let door = Door::open(config, backing, Some(demo::page::asset), &shutdown).await?;
+    let made = Made { backing, pages: Some(demo::page::asset), sockets: Sockets::default(), predecessor: None };
+    let door = Door::open(config, made, &shutdown).await?;
     let mut signals = Signals::new()?;
     door.announce()?;
-    signals.next().await;
+    signals.end().await;
     shutdown.finish(QUICK_END).await;
     Ok(())
 }
@@ -134,7 +172,7 @@ pub async fn run_demo_node(options: cli::DemoNode) -> Result<(), AppError> {
     let mut running = shutdown.spawn(async move { demo::run_node(node, db, &ending).await });
     tokio::select! {
         ran = &mut running => ran.map_err(unavailable)?.map_err(unavailable),
-        _ = signals.next() => {
+        _ = signals.end() => {
             shutdown.finish(QUICK_END).await;
             Ok(())
         }
@@ -167,10 +205,10 @@ fn load(file: &Path) -> Result<Config, AppError> {
     Config::load(file, &config::process_environment()).map_err(|problems| AppError::Config(problems.to_string()))
 }
 
-fn start_logs(config: &Config) -> Result<(), AppError> {
-    logs::start(&config.telemetry.log, config.telemetry.json).map_err(unavailable)?;
+fn start_logs(config: &Config) -> Result<LogHandle, AppError> {
+    let handle = logs::start(&config.telemetry.log, config.telemetry.json).map_err(unavailable)?;
     tracing::info!(build = telemetry::BUILD, "forebay");
-    Ok(())
+    Ok(handle)
 }
 
 fn unavailable(error: impl std::error::Error) -> AppError {
@@ -181,138 +219,4 @@ fn unavailable(error: impl std::error::Error) -> AppError {
         cause = source.source();
     }
     AppError::Unavailable(text)
-}
-
-/// A door whose listeners are up.
-struct Door {
-    http: Vec<SocketAddr>,
-    admin: SocketAddr,
-    /// Where media is relayed; absent: nowhere.
-    media: Option<SocketAddr>,
-    readiness: Readiness,
-    sessions: Sessions,
-    lame_duck: Duration,
-    deadline: Duration,
-}
-
-impl Door {
-    async fn open(
-        config: Config,
-        backing: Backing,
-        pages: Option<Pages>,
-        shutdown: &Shutdown,
-    ) -> Result<Self, AppError> {
-        if pages.is_none() {
-            start_logs(&config)?;
-        }
-        // Everything is bound before anything is served: a port that is taken is told at once, and nothing half starts.
-        let mut listeners = Vec::new();
-        for listen in &config.listen {
-            let listener = net::listen(listen.bind).map_err(bind("listen.bind", listen.bind))?;
-            listeners.push((listener, listen.ice_tcp));
-        }
-        let ice_tcp = listeners.iter().filter(|(_, ice_tcp)| *ice_tcp).map(|(listener, _)| listener.local_addr());
-        let ice_tcp = ice_tcp.collect::<Result<Vec<_>, _>>()?;
-        let readiness = Readiness::new();
-        if let Some(address) = config.health.bind {
-            listener::start(address, readiness.clone(), shutdown.child()).map_err(bind("health.bind", address))?;
-        }
-        let metrics = Metrics::new();
-        let registry = Registry::start(&config, backing, shutdown).await.map_err(unavailable)?;
-        Prober::start(&config.health, registry.clone(), metrics.clone(), shutdown);
-        let full = readiness.clone();
-        let over_limit = Arc::new(move |over| full.set_over_limit(over));
-        let media = match config.media.mode {
-            config::MediaMode::Relay => {
-                Some(Media::start_with(&config.media, &ice_tcp, metrics.clone(), shutdown).map_err(unavailable)?)
-            }
-            config::MediaMode::Direct => None,
-        };
-        let relayed = media.as_ref().map(Media::address);
-        let sink =
-            media.clone().map(|media| Sink::new(move |stream, client, read| media.take_tcp(stream, client, read)));
-        let sessions = Sessions::new(&config, registry.clone(), metrics.clone(), media, over_limit, shutdown.clone());
-        let apps = Arc::new(config.apps.clone());
-        let state =
-            AdminState { registry, metrics: metrics.clone(), apps: Arc::clone(&apps), play_wait: config.play.wait };
-        let admin = admin::start(&config.admin, state, shutdown).map_err(unavailable)?;
-        let front = Front {
-            apps,
-            sessions: sessions.clone(),
-            readiness: readiness.clone(),
-            metrics,
-            header_timeout: config.limits.header_timeout,
-            locate: Arc::new(Locate { public_url: config.door.public_url.clone(), peers: Peers::none() }),
-            pages,
-            ice_tcp: None,
-        };
-        let mut http = Vec::new();
-        for (listener, ice_tcp) in listeners {
-            let front = Front { ice_tcp: sink.clone().filter(|_| ice_tcp), ..front.clone() };
-            http.push(listener.local_addr()?);
-            shutdown.spawn(front::serve(listener, front, shutdown.clone()));
-        }
-        readiness.started();
-        let config::ShutdownConfig { lame_duck, deadline } = config.shutdown;
-        Ok(Self { http, admin, media: relayed, readiness, sessions, lame_duck, deadline })
-    }
-
-    /// Prints the one line of stdout.
-    fn announce(&self) -> Result<(), AppError> {
-        let http = self.http.first().map_or_else(String::new, |address| format!("http://{address}"));
-        let (admin, pid) = (self.admin, std::process::id());
-        let mut stdout = std::io::stdout().lock();
-        let media = self.media.map_or_else(|| "direct".to_owned(), |address| format!("udp://{address}"));
-        writeln!(stdout, "ready http={http} admin=http://{admin} media={media} pid={pid}")?;
-        stdout.flush()?;
-        Ok(())
-    }
-
-    /// SIGTERM: `/healthz` to 503 while all is served, then sessions end, spread over the deadline. SIGINT, or a second
-    /// SIGTERM, ends at once.
-    async fn run_until_asked(self, mut signals: Signals, shutdown: &Shutdown) -> Result<(), AppError> {
-        if signals.next().await == Asked::Terminate {
-            tracing::info!(lame_duck = ?self.lame_duck, deadline = ?self.deadline, "draining");
-            tokio::select! {
-                _ = signals.next() => tracing::info!("asked again: ending now"),
-                () = self.drain() => {}
-            }
-        }
-        shutdown.finish(QUICK_END).await;
-        Ok(())
-    }
-
-    async fn drain(&self) {
-        self.readiness.drain();
-        tokio::time::sleep(self.lame_duck).await;
-        self.sessions.drain(self.deadline).await;
-    }
-}
-
-fn bind(what: &'static str, address: SocketAddr) -> impl FnOnce(std::io::Error) -> AppError {
-    move |source| AppError::Bind { what, address, source }
-}
-
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Self, AppError> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
-    }
-
-    async fn next(&mut self) -> Asked {
-        tokio::select! {
-            _ = self.interrupt.recv() => Asked::Interrupt,
-            _ = self.terminate.recv() => Asked::Terminate,
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Asked {
-    Interrupt,
-    Terminate,
 }

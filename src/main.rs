@@ -3,7 +3,7 @@
 use std::{io::Write, process::ExitCode};
 
 use forebay::{
-    app::{self, AppError},
+    app::{self, AppError, Given},
     cli::{self, Command, Exit},
 };
 
@@ -32,10 +32,15 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> Result<(), AppError> {
+    // Before there are threads: it reads and changes the environment.
+    let given = match &command {
+        Command::Serve(_) => Given::take()?,
+        _ => Given::default(),
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let ran = match command {
         Command::Check(file) => app::check(&file.config),
-        Command::Serve(file) => runtime.block_on(app::serve(&file.config)),
+        Command::Serve(file) => runtime.block_on(app::serve(&file.config, given)),
         Command::Demo(options) => runtime.block_on(app::run_demo(options)),
         Command::DemoNode(options) => runtime.block_on(app::run_demo_node(options)),
     };

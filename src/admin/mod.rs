@@ -16,12 +16,18 @@ mod nodes;
 mod problem;
 mod server;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{self, Apps},
+    net,
     registry::Registry,
     shutdown::Shutdown,
     telemetry::metrics::Metrics,
@@ -54,7 +60,21 @@ pub enum AdminError {
 /// # Errors
 /// The address is taken, or no thread could be started.
 pub fn start(config: &config::Admin, state: AdminState, shutdown: &Shutdown) -> Result<SocketAddr, AdminError> {
-    server::start(config, Inner { state, door: Handle::current() }, shutdown.child())
+    let listener = net::bind(config.bind).map_err(|why| AdminError::Bind(config.bind, why))?;
+    start_on(listener, config, state, shutdown.child())
+}
+
+/// The same on a listener that is there already; nothing more is accepted when `stop` is cancelled.
+///
+/// # Errors
+/// No thread could be started.
+pub fn start_on(
+    listener: TcpListener,
+    config: &config::Admin,
+    state: AdminState,
+    stop: CancellationToken,
+) -> Result<SocketAddr, AdminError> {
+    server::start(config, listener, Inner { state, door: Handle::current() }, stop)
 }
 
 /// What every handler gets.

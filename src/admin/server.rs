@@ -42,9 +42,14 @@ const LARGEST_BODY: usize = 64 * 1024;
 /// After an accept that failed (no descriptors left), before the next one.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-pub(super) fn start(config: &config::Admin, inner: Inner, stop: CancellationToken) -> Result<SocketAddr, AdminError> {
+pub(super) fn start(
+    config: &config::Admin,
+    listener: std::net::TcpListener,
+    inner: Inner,
+    stop: CancellationToken,
+) -> Result<SocketAddr, AdminError> {
     let router = router(inner, config.token.clone());
-    net::serve_on_thread("admin", config.bind, stop, |listener| serve(listener, router))
+    net::serve_on_thread("admin", listener, stop, |listener| serve(listener, router))
         .map_err(|why| AdminError::Bind(config.bind, why))
 }
 

@@ -362,6 +362,8 @@ pub struct ShutdownConfig {
     pub lame_duck: Duration,
     /// `deadline`, default 60 s: after the lame duck, sessions are closed, spread over this time.
     pub deadline: Duration,
+    /// `upgrade_deadline`, default 12 h: how long a generation may finish its sessions after it handed over to the next.
+    pub upgrade_deadline: Duration,
 }
 
 /// `[door]`

@@ -95,7 +95,7 @@ tables! {
         header_timeout: Duration, write_timeout: Duration,
     }
     /// `[shutdown]`
-    RawShutdown { lame_duck: Duration, deadline: Duration }
+    RawShutdown { lame_duck: Duration, deadline: Duration, upgrade_deadline: Duration }
     /// `[door]`
     RawDoor { name: String, public_url: String, state_dir: String }
     /// `[telemetry]`

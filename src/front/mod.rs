@@ -36,7 +36,8 @@ impl Sink {
         Self(Arc::new(take))
     }
 
-    fn take(&self, stream: TcpStream, client: ClientAddr, read: &[u8]) {
+    /// Hands a connection over, with what was read from it already.
+    pub fn take(&self, stream: TcpStream, client: ClientAddr, read: &[u8]) {
         (self.0)(stream, client, read);
     }
 }

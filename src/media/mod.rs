@@ -17,6 +17,7 @@
 
 mod address;
 mod bound;
+mod known;
 #[cfg(target_os = "linux")]
 mod line;
 mod mailbox;
@@ -39,7 +40,7 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::{net::TcpStream, sync::broadcast};
 
-use self::{bound::Bound, mailbox::Mailbox, tcp::Acceptor, worker::Worker};
+use self::{bound::Bound, known::Known, mailbox::Mailbox, tcp::Acceptor, worker::Worker};
 use crate::{
     config,
     domain::{
@@ -106,6 +107,7 @@ pub struct Media(Arc<Inner>);
 
 struct Inner {
     address: SocketAddr,
+    known: Known,
     tcp: Acceptor,
     public: Vec<PublicCandidate>,
     private: Option<SocketAddr>,
@@ -143,6 +145,7 @@ impl Media {
         let (events, _) = broadcast::channel(EVENTS);
         let mut media = Inner {
             address: bound.address,
+            known: Known::default(),
             tcp: Acceptor::new(metrics.clone(), shutdown.clone()),
             public,
             private,
@@ -195,7 +198,13 @@ impl Media {
     /// # Errors
     /// A thread does not keep up. A command that ends something is taken even then.
     pub fn command(&self, command: Command) -> Result<(), MediaBusy> {
+        self.0.known.note(&command);
         mailbox::post(&self.0.threads, &command)
+    }
+
+    /// Whether a transport that was opened and not closed answers to this ufrag of a node.
+    pub fn knows(&self, ufrag: &str) -> bool {
+        self.0.known.has(ufrag)
     }
 
     /// What happens from now on. A subscriber that falls behind loses the oldest events and is told how many.
