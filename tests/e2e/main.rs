@@ -12,3 +12,5 @@ mod outages;
 mod registry;
 mod relay;
 mod slb_probes;
+mod systemd;
+mod takeover;
