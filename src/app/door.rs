@@ -10,6 +10,7 @@
 
 use std::{io::Write, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -24,7 +25,7 @@ use super::{
 use crate::{
     admin::{self, AdminState},
     config::{self, Config},
-    front::{self, Front, Locate, Pages, Peers, Sink},
+    front::{self, Front, Listening, Locate, Pages, Peers, Sink, Tls},
     health::{Prober, Readiness, listener},
     media::Media,
     registry::{Backing, Registry},
@@ -52,12 +53,13 @@ pub(super) struct Door {
     config: Config,
     at: Addresses,
     sockets: Sockets,
+    listening: Vec<Listening>,
     readiness: Readiness,
     sessions: Sessions,
     metrics: Metrics,
     /// Where ICE-TCP connections go; absent: nothing is relayed.
     sink: Option<Sink>,
-    /// Cancelled when nothing more is accepted.
+    /// Cancelled when nothing more is accepted by `health` and `admin`.
     accepting: CancellationToken,
     /// Stdout may be gone when a later generation is ready.
     is_first: bool,
@@ -65,7 +67,6 @@ pub(super) struct Door {
 
 /// The real addresses.
 struct Addresses {
-    http: Vec<SocketAddr>,
     admin: SocketAddr,
     health: Option<SocketAddr>,
     /// Absent: media goes directly.
@@ -74,7 +75,7 @@ struct Addresses {
 
 /// All listeners, bound.
 struct Bound {
-    public: Vec<(std::net::TcpListener, bool)>,
+    public: Vec<std::net::TcpListener>,
     admin: std::net::TcpListener,
     health: Option<std::net::TcpListener>,
 }
@@ -85,7 +86,7 @@ impl Bound {
         let mut public = Vec::new();
         for (nth, listen) in config.listen.iter().enumerate() {
             let listener = sockets.take(&format!("listen-{nth}"), listen.bind);
-            public.push((listener.map_err(bind("listen.bind", listen.bind))?, listen.ice_tcp));
+            public.push(listener.map_err(bind("listen.bind", listen.bind))?);
         }
         let admin = sockets.take("admin", config.admin.bind).map_err(bind("admin.bind", config.admin.bind))?;
         let health = config.health.bind.map(|at| sockets.take("health", at).map_err(bind("health.bind", at)));
@@ -94,8 +95,9 @@ impl Bound {
     }
 
     /// Where clients may bring their media over TCP.
-    fn ice_tcp(&self) -> Result<Vec<SocketAddr>, std::io::Error> {
-        self.public.iter().filter(|(_, ice_tcp)| *ice_tcp).map(|(listener, _)| listener.local_addr()).collect()
+    fn ice_tcp(&self, config: &Config) -> Result<Vec<SocketAddr>, std::io::Error> {
+        let public = self.public.iter().zip(&config.listen).filter(|(_, listen)| listen.ice_tcp);
+        public.map(|(listener, _)| listener.local_addr()).collect()
     }
 }
 
@@ -105,6 +107,7 @@ impl Door {
         let Made { backing, pages, mut sockets, predecessor } = made;
         let mut bound = Bound::new(&config, &mut sockets)?;
         let (readiness, metrics, accepting) = (Readiness::new(), Metrics::new(), shutdown.child());
+        let tls = open_tls(&config, &metrics)?;
         let mut health = None;
         if let (None, Some(listener)) = (&predecessor, bound.health.take()) {
             health = Some(listener::start(listener, readiness.clone(), accepting.clone())?);
@@ -115,7 +118,7 @@ impl Door {
         let over_limit = Arc::new(move |over| full.set_over_limit(over));
         let media = match config.media.mode {
             config::MediaMode::Relay => {
-                let ice_tcp = bound.ice_tcp()?;
+                let ice_tcp = bound.ice_tcp(&config)?;
                 Some(Media::start_with(&config.media, &ice_tcp, metrics.clone(), shutdown).map_err(unavailable)?)
             }
             config::MediaMode::Direct => None,
@@ -124,16 +127,14 @@ impl Door {
         let sink = media.clone().map(|media| predecessor::sink(media, predecessor.clone(), shutdown));
         let sessions = Sessions::new(&config, registry.clone(), metrics.clone(), media, over_limit, shutdown.clone());
         let apps = Arc::new(config.apps.clone());
-        let front = Front {
-            apps: Arc::clone(&apps),
+        let front = Arc::new(Front {
+            apps: ArcSwap::new(Arc::clone(&apps)),
             sessions: sessions.clone(),
             readiness: readiness.clone(),
             metrics: metrics.clone(),
-            header_timeout: config.limits.header_timeout,
-            locate: Arc::new(Locate { public_url: config.door.public_url.clone(), peers: Peers::none() }),
+            locate: Locate { public_url: config.door.public_url.clone(), peers: Peers::none() },
             pages,
-            ice_tcp: None,
-        };
+        });
         if let Some(predecessor) = &predecessor {
             predecessor.may_serve().await?;
         }
@@ -143,27 +144,24 @@ impl Door {
         }
         let state = AdminState { registry, metrics: metrics.clone(), apps, play_wait: config.play.wait };
         let admin = admin::start_on(bound.admin, &config.admin, state, accepting.clone()).map_err(unavailable)?;
-        let mut http = Vec::new();
-        for (listener, ice_tcp) in bound.public {
-            let front = Front { ice_tcp: sink.clone().filter(|_| ice_tcp), ..front.clone() };
-            http.push(listener.local_addr()?);
-            let serving = front::serve(TcpListener::from_std(listener)?, front, shutdown.clone());
-            // What is accepted already goes on by itself.
-            shutdown.spawn(accepting.clone().run_until_cancelled_owned(serving));
+        let mut listening = Vec::new();
+        for (listener, listen) in bound.public.into_iter().zip(&config.listen) {
+            let settings = front::Settings::new(listen, &config.limits, tls.as_ref(), sink.as_ref());
+            listening.push(front::serve(TcpListener::from_std(listener)?, settings, Arc::clone(&front), shutdown)?);
         }
         if let Some(predecessor) = &predecessor {
             predecessor.serving().await?;
             predecessor.watch(&metrics, shutdown);
         }
-        let at = Addresses { http, admin, health, media: relayed };
+        let at = Addresses { admin, health, media: relayed };
         let is_first = predecessor.is_none();
-        Ok(Self { config, at, sockets, readiness, sessions, metrics, sink, accepting, is_first })
+        Ok(Self { config, at, sockets, listening, readiness, sessions, metrics, sink, accepting, is_first })
     }
 
     /// Prints the one line of stdout, and tells systemd.
     pub(super) fn announce(&self) -> Result<(), AppError> {
         let at = &self.at;
-        let http = at.http.first().map_or_else(String::new, |address| format!("http://{address}"));
+        let http = self.listening.first().map_or_else(String::new, |first| format!("http://{}", first.address()));
         let media = at.media.map_or_else(|| "direct".to_owned(), |address| format!("udp://{address}"));
         let health = at.health.map_or_else(String::new, |address| format!(" health=http://{address}"));
         let (admin, pid) = (at.admin, std::process::id());
@@ -252,6 +250,7 @@ impl Door {
         let open = self.sessions.open();
         tracing::info!(successor = successor.pid, open, ?limit, "handed over; finishing what is here");
         self.accepting.cancel();
+        self.listening.iter().for_each(Listening::retire);
         self.sockets.let_go();
         let connections = async {
             successor.take_connections(self.sink.as_ref()).await;
@@ -289,6 +288,14 @@ impl Door {
 enum Way {
     End(End),
     HandedOver(Successor),
+}
+
+/// What listeners with TLS share, if there is one.
+fn open_tls(config: &Config, metrics: &Metrics) -> Result<Option<Tls>, AppError> {
+    if !config.listen.iter().any(|listen| listen.tls) {
+        return Ok(None);
+    }
+    Tls::open(&config.tls, metrics).map(Some).map_err(|error| AppError::Config(format!("tls.certificates: {error}")))
 }
 
 fn bind(what: &'static str, address: SocketAddr) -> impl FnOnce(std::io::Error) -> AppError {

@@ -79,7 +79,7 @@ impl Locate {
 pub(super) fn answer<B>(front: &Front, visitor: Visitor, request: &Request<B>) -> Answer {
     let headers = request.headers();
     let app = query(request.uri().query().unwrap_or_default(), "app").and_then(|name| name.parse::<AppName>().ok());
-    let known = app.as_ref().and_then(|name| front.apps.get(name)).cloned();
+    let known = app.as_ref().and_then(|name| front.apps.load().get(name).cloned());
     let (Some(app), Some(settings)) = (app, known) else {
         return refusal(StatusCode::NOT_FOUND, "name an app that exists: ?app=NAME", &App::default(), headers);
     };

@@ -4,6 +4,7 @@
 //! (`&'static str`, from its enums), status codes and node ids; a node's series end when the node is gone, so their
 //! number is bounded by the cluster's size, however often nodes come and go.
 
+mod front;
 mod life;
 mod media;
 
@@ -24,8 +25,9 @@ use crate::domain::{
     ids::{Kind, NodeId},
 };
 
+pub use self::front::Trouble;
 pub use self::media::{TcpDrop, TcpEnd, WireFacts};
-use self::{life::LifeMetrics, media::MediaMetrics};
+use self::{front::FrontMetrics, life::LifeMetrics, media::MediaMetrics};
 
 /// The content type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -133,6 +135,7 @@ struct Inner {
     waiters: Gauge,
     http_requests: Counters<2>,
     accept_errors: Counter,
+    front: FrontMetrics,
     life: LifeMetrics,
     media: MediaMetrics,
 }
@@ -372,6 +375,7 @@ impl Inner {
                 "requests that the door answered itself",
             ),
             accept_errors: book.counter("accept_errors", "connections that a listener failed to accept"),
+            front: FrontMetrics::new(&mut book),
             life: LifeMetrics::new(&mut book),
             media: MediaMetrics::new(&mut book),
             scrape: Mutex::default(),
