@@ -8,10 +8,12 @@
 //! ```
 
 mod actor;
+mod directory;
 mod execute;
 mod index;
 mod report;
 mod router;
+pub mod story;
 
 use std::{
     net::IpAddr,
@@ -19,9 +21,13 @@ use std::{
     time::Duration,
 };
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::broadcast::{self, error::RecvError},
+};
 use tokio_util::sync::CancellationToken;
 
+pub use directory::{Card, Directory, News, Page};
 pub use index::{Full, Occupancy, SessionSeat};
 
 use crate::{
@@ -31,7 +37,7 @@ use crate::{
         session::{RelaySide, SessionSettings},
         signaling,
     },
-    media::Media,
+    media::{Media, MediaEvent},
     registry::Registry,
     shutdown::Shutdown,
     telemetry::metrics::Metrics,
@@ -70,6 +76,7 @@ struct Shared {
     dial: Duration,
     router: router::Router,
     occupancy: Occupancy,
+    directory: Directory,
     metrics: Metrics,
     /// Absent: media goes directly between clients and nodes.
     media: Option<Media>,
@@ -105,6 +112,10 @@ impl Sessions {
                 &signaling.turn_credential.0,
             ),
         };
+        let directory = Directory::default();
+        if let Some(media) = &media {
+            shutdown.spawn(tell_media(media.events(), directory.clone(), shutdown.child()));
+        }
         let limits = |max_message| SocketLimits { max_message, write_timeout: config.limits.write_timeout };
         Self {
             shared: Arc::new(Shared {
@@ -114,6 +125,7 @@ impl Sessions {
                 dial: signaling.dial,
                 router: router::Router::new(registry, config.play.wait),
                 occupancy: Occupancy::new(config.limits.sessions, config.limits.sessions_per_client, over_limit),
+                directory,
                 metrics,
                 media,
                 emptying: shutdown.child(),
@@ -126,6 +138,11 @@ impl Sessions {
     /// Takes a seat for a client that wants to connect, or says which limit is reached.
     pub fn seat(&self, client: IpAddr) -> Result<SessionSeat, Full> {
         self.shared.occupancy.seat(client)
+    }
+
+    /// Who is connected.
+    pub fn directory(&self) -> &Directory {
+        &self.shared.directory
     }
 
     /// Sessions that are open now.
@@ -162,6 +179,22 @@ impl Sessions {
         C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         actor::run(Arc::clone(&self.shared), client)
+    }
+}
+
+/// What relay threads see of a session's media becomes part of its story.
+async fn tell_media(mut events: broadcast::Receiver<MediaEvent>, directory: Directory, stop: CancellationToken) {
+    while let Some(event) = stop.run_until_cancelled(events.recv()).await {
+        match event {
+            Ok(MediaEvent::Relay(event)) => {
+                if let Some(what) = story::What::of_media(&event.kind) {
+                    directory.tell(event.session, what);
+                }
+            }
+            Ok(MediaEvent::Refused { .. }) => {}
+            Err(RecvError::Lagged(missed)) => tracing::debug!(missed, "media events that no story tells"),
+            Err(RecvError::Closed) => return,
+        }
     }
 }
 

@@ -185,6 +185,13 @@ impl Meter {
         *legs = legs.saturating_sub(1);
     }
 
+    /// Others' legs of one kind were so many, and are so many now.
+    pub(super) fn legs_changed(&mut self, kind: Kind, before: u32, after: u32, now: Instant) {
+        self.mark(now);
+        let legs = self.legs.of_mut(kind);
+        *legs = legs.saturating_sub(before).saturating_add(after);
+    }
+
     /// The node refused a leg: it is full, whatever it reported before.
     pub(super) fn refused(&mut self, now: Instant) {
         self.refused_at = Some(now);

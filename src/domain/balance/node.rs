@@ -109,7 +109,7 @@ pub struct NodeView {
     pub since: Instant,
     /// Its load.
     pub load: LoadView,
-    /// Legs that this door (and, later, others) placed there.
+    /// Legs that all live doors of the cluster have there, as far as this one knows.
     pub legs: Legs,
     /// The last failure seen of it, for people.
     pub last_error: Option<Arc<str>>,
