@@ -117,7 +117,7 @@ pub async fn run_demo(options: cli::Demo) -> Result<(), AppError> {
     let mut config = Config::demo();
     // Where both are at one address, what clients are told of the one holds for the other.
     let ice_tcp = options.listen.ip() == options.media.ip();
-    config.listen = vec![config::Listen { bind: options.listen, ice_tcp }];
+    config.listen = vec![config::Listen { ice_tcp, ..config::Listen::plain(options.listen) }];
     config.admin.bind = options.admin;
     config.media.bind = options.media.ip();
     config.media.ports = ports(options.media.port());
