@@ -3,10 +3,12 @@
 mod channel;
 mod door;
 mod predecessor;
+mod reload;
 mod signals;
 mod sockets;
 mod systemd;
 mod upgrade;
+mod watch;
 
 use std::{net::SocketAddr, os::fd::OwnedFd, path::Path, sync::Arc, time::Duration};
 
@@ -104,12 +106,12 @@ pub async fn serve(file: &Path, given: Given) -> Result<(), AppError> {
         None => given.sockets,
     };
     let backing = if config.mongo.is_some() { Backing::Mongo } else { Backing::None };
-    let made = Made { backing, pages: None, sockets, predecessor };
+    let made = Made { backing, pages: None, sockets, predecessor, logs: Some(logs) };
     let door = Door::open(config, made, &shutdown).await?;
     // Before the ready line: whoever reads it may signal at once.
     let signals = Signals::new()?;
     door.announce()?;
-    door.run(file, program, logs, signals, &shutdown).await
+    door.run(file, program, signals, &shutdown).await
 }
 
 /// `forebay demo`
@@ -142,7 +144,8 @@ pub async fn run_demo(options: cli::Demo) -> Result<(), AppError> {
     let cluster = demo::Cluster::start(cluster, db, &shutdown).await.map_err(unavailable)?;
     config.nodes.discover = false;
     config.nodes.fixed = cluster.nodes().into_iter().map(fixed).collect();
-    let made = Made { backing, pages: Some(demo::page::asset), sockets: Sockets::default(), predecessor: None };
+    let made =
+        Made { backing, pages: Some(demo::page::asset), sockets: Sockets::default(), predecessor: None, logs: None };
     let door = Door::open(config, made, &shutdown).await?;
     let mut signals = Signals::new()?;
     door.announce()?;

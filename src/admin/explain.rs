@@ -124,7 +124,7 @@ pub(super) async fn explain(
 ) -> Result<Json<Explained>, Problem> {
     let question: Question =
         serde_json::from_slice(&body?).map_err(|why| Problem::bad_request(format!("the body: {why}")))?;
-    if inner.state.apps.get(&question.app).is_none() {
+    if inner.state.config.now().apps.get(&question.app).is_none() {
         return Err(Problem::not_found("the configuration knows no such app, so its clients get a 404"));
     }
     if question.exclude.len() > MOST_EXCLUDED {
@@ -221,7 +221,7 @@ impl Explained {
             self.refusal = Some(Reject::NoSuchStream.definition());
             self.reason = format!(
                 "the stream is not live: a play waits {} for it to be, then it is refused",
-                humantime::format_duration(state.play_wait)
+                humantime::format_duration(state.config.now().play.wait)
             );
             return;
         };

@@ -16,17 +16,13 @@ mod nodes;
 mod problem;
 mod server;
 
-use std::{
-    net::{SocketAddr, TcpListener},
-    sync::Arc,
-    time::Duration,
-};
+use std::net::{SocketAddr, TcpListener};
 
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::{self, Apps},
+    config::{self, Live},
     net,
     registry::Registry,
     shutdown::Shutdown,
@@ -40,10 +36,8 @@ pub struct AdminState {
     pub registry: Registry,
     /// The door's metrics.
     pub metrics: Metrics,
-    /// Which apps exist.
-    pub apps: Arc<Apps>,
-    /// `play.wait`, as `explain` tells it.
-    pub play_wait: Duration,
+    /// The configuration in force: which apps exist, and what `explain` tells of waiting.
+    pub config: Live,
 }
 
 /// Why the admin API could not start.

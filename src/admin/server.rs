@@ -170,7 +170,7 @@ mod tests {
     use crate::{
         admin::{AdminState, start},
         clock,
-        config::Config,
+        config::{Config, Live},
         domain::ids::StreamKey,
         registry::{Backing, Registry, memory::MemoryDb},
         shutdown::Shutdown,
@@ -227,12 +227,7 @@ mod tests {
             let config = Config::from_toml_str(config).unwrap();
             let shutdown = Shutdown::new();
             let registry = Registry::start(&config, backing, &shutdown).await.unwrap();
-            let state = AdminState {
-                registry,
-                metrics: Metrics::new(),
-                apps: Arc::new(config.apps),
-                play_wait: config.play.wait,
-            };
+            let state = AdminState { registry, metrics: Metrics::new(), config: Live::new(config) };
             let bind = "127.0.0.1:0".parse().unwrap();
             let settings = config::Admin { bind, token: token.map(|token| Secret(token.to_owned())) };
             let at = start(&settings, state, &shutdown).unwrap();
@@ -442,7 +437,7 @@ mod tests {
         let config = Config::from_toml_str(CLUSTER).unwrap();
         let shutdown = Shutdown::new();
         let registry = Registry::start(&config, Backing::None, &shutdown).await.unwrap();
-        let state = AdminState { registry, metrics: Metrics::new(), apps: Arc::default(), play_wait: Duration::ZERO };
+        let state = AdminState { registry, metrics: Metrics::new(), config: Live::new(config) };
         assert!(start(&config::Admin { bind: api.at, token: None }, state, &shutdown).is_err());
     }
 }

@@ -21,10 +21,11 @@ use super::{
     sockets::Sockets,
     systemd, unavailable,
     upgrade::{self, Program, Successor},
+    watch::FileWatch,
 };
 use crate::{
     admin::{self, AdminState},
-    config::{self, Config},
+    config::{self, Config, Live},
     front::{self, Front, Listening, Locate, Pages, Peers, Sink, Tls},
     health::{Prober, Readiness, listener},
     media::Media,
@@ -46,19 +47,33 @@ pub(super) struct Made {
     pub(super) sockets: Sockets,
     /// The generation that started this one.
     pub(super) predecessor: Option<Arc<Predecessor>>,
+    /// Changes the filter of the logs.
+    pub(super) logs: Option<LogHandle>,
+}
+
+/// What a reload reaches.
+pub(super) struct Rooms {
+    pub(super) config: Live,
+    pub(super) listening: Vec<Listening>,
+    pub(super) front: Arc<Front>,
+    pub(super) sessions: Sessions,
+    pub(super) registry: Registry,
+    pub(super) prober: Prober<Registry>,
+    /// Absent: no listener has TLS.
+    pub(super) tls: Option<Tls>,
+    /// Where ICE-TCP connections go; absent: nothing is relayed.
+    pub(super) sink: Option<Sink>,
+    /// Absent: the filter of the logs stays.
+    pub(super) logs: Option<LogHandle>,
+    pub(super) metrics: Metrics,
 }
 
 /// A door that serves.
 pub(super) struct Door {
-    config: Config,
+    rooms: Rooms,
     at: Addresses,
     sockets: Sockets,
-    listening: Vec<Listening>,
     readiness: Readiness,
-    sessions: Sessions,
-    metrics: Metrics,
-    /// Where ICE-TCP connections go; absent: nothing is relayed.
-    sink: Option<Sink>,
     /// Cancelled when nothing more is accepted by `health` and `admin`.
     accepting: CancellationToken,
     /// Stdout may be gone when a later generation is ready.
@@ -104,7 +119,7 @@ impl Bound {
 impl Door {
     /// Builds every room, then serves: at once, or where another generation serves, when that one says so.
     pub(super) async fn open(config: Config, made: Made, shutdown: &Shutdown) -> Result<Self, AppError> {
-        let Made { backing, pages, mut sockets, predecessor } = made;
+        let Made { backing, pages, mut sockets, predecessor, logs } = made;
         let mut bound = Bound::new(&config, &mut sockets)?;
         let (readiness, metrics, accepting) = (Readiness::new(), Metrics::new(), shutdown.child());
         let tls = open_tls(&config, &metrics)?;
@@ -113,7 +128,7 @@ impl Door {
             health = Some(listener::start(listener, readiness.clone(), accepting.clone())?);
         }
         let registry = Registry::start(&config, backing, shutdown).await.map_err(unavailable)?;
-        Prober::start(&config.health, registry.clone(), metrics.clone(), shutdown);
+        let prober = Prober::start(&config.health, registry.clone(), metrics.clone(), shutdown);
         let full = readiness.clone();
         let over_limit = Arc::new(move |over| full.set_over_limit(over));
         let media = match config.media.mode {
@@ -126,13 +141,12 @@ impl Door {
         let relayed = media.as_ref().map(Media::address);
         let sink = media.clone().map(|media| predecessor::sink(media, predecessor.clone(), shutdown));
         let sessions = Sessions::new(&config, registry.clone(), metrics.clone(), media, over_limit, shutdown.clone());
-        let apps = Arc::new(config.apps.clone());
         let front = Arc::new(Front {
-            apps: ArcSwap::new(Arc::clone(&apps)),
+            apps: ArcSwap::from_pointee(config.apps.clone()),
             sessions: sessions.clone(),
             readiness: readiness.clone(),
             metrics: metrics.clone(),
-            locate: Locate { public_url: config.door.public_url.clone(), peers: Peers::none() },
+            locate: Locate { public_url: config.door.public_url.clone(), peers: peers(&registry) },
             pages,
         });
         if let Some(predecessor) = &predecessor {
@@ -142,7 +156,8 @@ impl Door {
         if let Some(listener) = bound.health.take() {
             health = Some(listener::start(listener, readiness.clone(), accepting.clone())?);
         }
-        let state = AdminState { registry, metrics: metrics.clone(), apps, play_wait: config.play.wait };
+        let live = Live::new(config.clone());
+        let state = AdminState { registry: registry.clone(), metrics: metrics.clone(), config: live.clone() };
         let admin = admin::start_on(bound.admin, &config.admin, state, accepting.clone()).map_err(unavailable)?;
         let mut listening = Vec::new();
         for (listener, listen) in bound.public.into_iter().zip(&config.listen) {
@@ -155,13 +170,14 @@ impl Door {
         }
         let at = Addresses { admin, health, media: relayed };
         let is_first = predecessor.is_none();
-        Ok(Self { config, at, sockets, listening, readiness, sessions, metrics, sink, accepting, is_first })
+        let rooms = Rooms { config: live, listening, front, sessions, registry, prober, tls, sink, logs, metrics };
+        Ok(Self { rooms, at, sockets, readiness, accepting, is_first })
     }
 
     /// Prints the one line of stdout, and tells systemd.
     pub(super) fn announce(&self) -> Result<(), AppError> {
         let at = &self.at;
-        let http = self.listening.first().map_or_else(String::new, |first| format!("http://{}", first.address()));
+        let http = self.rooms.listening.first().map_or_else(String::new, |first| format!("http://{}", first.address()));
         let media = at.media.map_or_else(|| "direct".to_owned(), |address| format!("udp://{address}"));
         let health = at.health.map_or_else(String::new, |address| format!(" health=http://{address}"));
         let (admin, pid) = (at.admin, std::process::id());
@@ -180,25 +196,23 @@ impl Door {
         mut self,
         file: &Path,
         program: Program,
-        logs: LogHandle,
         mut signals: Signals,
         shutdown: &Shutdown,
     ) -> Result<(), AppError> {
         systemd::keep_alive(self.accepting.clone().cancelled_owned(), shutdown);
-        let _ = (file, &logs);
         let mut limit = QUICK_END;
-        match self.serve(&program, &mut signals).await {
+        match self.serve(file, &program, &mut signals).await {
             Way::End(End::Now) => systemd::stopping(QUICK_END),
             Way::End(End::Gently) => {
                 tokio::select! {
                     _ = signals.end() => tracing::info!("asked again: ending now"),
-                    () = self.drain(self.config.shutdown.lame_duck) => {}
+                    () = self.drain(self.rooms.config.now().shutdown.lame_duck) => {}
                 }
             }
             Way::HandedOver(successor) => {
                 if self.retire(&successor, &mut signals).await == End::Gently {
                     // Answers that are still under way are finished.
-                    limit = self.config.shutdown.deadline.max(QUICK_END);
+                    limit = self.rooms.config.now().shutdown.deadline.max(QUICK_END);
                 }
             }
         }
@@ -207,53 +221,82 @@ impl Door {
     }
 
     /// Until an end is asked for, or another generation serves.
-    async fn serve(&mut self, program: &Program, signals: &mut Signals) -> Way {
+    async fn serve(&mut self, file: &Path, program: &Program, signals: &mut Signals) -> Way {
+        let mut watch = FileWatch::new(file);
         loop {
-            match signals.next().await {
+            let asked = tokio::select! {
+                asked = signals.next() => asked,
+                () = watch.changed() => Asked::Reload,
+            };
+            match asked {
                 Asked::End(end) => return Way::End(end),
-                Asked::Reload => {}
+                Asked::Reload => {
+                    watch.known();
+                    self.reload(file);
+                }
                 Asked::Upgrade => {
-                    tracing::info!(?program, "starting the next generation");
-                    let handed_over = tokio::select! {
-                        end = signals.end() => return Way::End(end),
-                        handed_over = upgrade::hand_over(program, &self.sockets) => handed_over,
-                    };
-                    match handed_over {
-                        Ok(successor) => {
-                            self.metrics.upgraded("handed_over");
-                            return Way::HandedOver(successor);
-                        }
-                        Err(error) => {
-                            self.metrics.upgraded("failed");
-                            let source = std::error::Error::source(&error).map(tracing::field::display);
-                            tracing::error!(%error, source, "the upgrade failed; this process goes on as before");
-                        }
+                    if let Some(way) = self.upgrade(program, signals).await {
+                        return way;
                     }
                 }
             }
         }
     }
 
+    fn reload(&mut self, file: &Path) {
+        systemd::reloading();
+        let reloaded = self.rooms.reload(file);
+        self.rooms.metrics.config_reloaded(if reloaded.is_ok() { "taken" } else { "refused" });
+        match reloaded {
+            Ok(()) => tracing::info!("the configuration was read anew and is in force"),
+            Err(error) => {
+                let source = std::error::Error::source(&error).map(tracing::field::display);
+                tracing::error!(%error, source, "the new configuration was refused; the old one stays in force");
+            }
+        }
+        systemd::ready();
+    }
+
+    /// Tries to hand over; `None`: it failed, and everything is as it was.
+    async fn upgrade(&self, program: &Program, signals: &mut Signals) -> Option<Way> {
+        tracing::info!(?program, "starting the next generation");
+        let handed_over = tokio::select! {
+            end = signals.end() => return Some(Way::End(end)),
+            handed_over = upgrade::hand_over(program, &self.sockets) => handed_over,
+        };
+        self.rooms.metrics.upgraded(if handed_over.is_ok() { "handed_over" } else { "failed" });
+        handed_over
+            .inspect_err(|error| {
+                let source = std::error::Error::source(error).map(tracing::field::display);
+                tracing::error!(%error, source, "the upgrade failed; this process goes on as before");
+            })
+            .ok()
+            .map(Way::HandedOver)
+    }
+
     /// SIGTERM: `/healthz` to 503 while all is served, then sessions end, spread over the deadline.
     async fn drain(&self, lame_duck: Duration) {
-        let deadline = self.config.shutdown.deadline;
+        let deadline = self.rooms.config.now().shutdown.deadline;
         tracing::info!(?lame_duck, ?deadline, "draining");
         systemd::stopping(lame_duck + deadline);
         self.readiness.drain();
+        self.rooms.registry.set_door_draining(true);
         tokio::time::sleep(lame_duck).await;
-        self.sessions.drain(deadline).await;
+        self.rooms.sessions.drain(deadline).await;
     }
 
     /// The next generation serves: nothing more is accepted here, and what is here may finish.
     async fn retire(&mut self, successor: &Successor, signals: &mut Signals) -> End {
-        let limit = self.config.shutdown.upgrade_deadline;
-        let open = self.sessions.open();
+        let limit = self.rooms.config.now().shutdown.upgrade_deadline;
+        let open = self.rooms.sessions.open();
         tracing::info!(successor = successor.pid, open, ?limit, "handed over; finishing what is here");
         self.accepting.cancel();
-        self.listening.iter().for_each(Listening::retire);
+        self.rooms.listening.iter().for_each(Listening::retire);
         self.sockets.let_go();
+        // Other doors send nobody to this one; the next generation is a door of its own.
+        self.rooms.registry.set_door_draining(true);
         let connections = async {
-            successor.take_connections(self.sink.as_ref()).await;
+            successor.take_connections(self.rooms.sink.as_ref()).await;
             std::future::pending().await
         };
         let finished = tokio::select! {
@@ -263,11 +306,11 @@ impl Door {
         };
         match finished {
             Some(End::Now) => return End::Now,
-            Some(End::Gently) if self.sessions.open() == 0 => {}
+            Some(End::Gently) if self.rooms.sessions.open() == 0 => {}
             _ => tokio::select! {
                 end = signals.end() => return end,
                 // No load balancer looks at this process any more: there is no lame duck.
-                () = self.sessions.drain(self.config.shutdown.deadline) => {}
+                () = self.rooms.sessions.drain(self.rooms.config.now().shutdown.deadline) => {}
             },
         }
         tracing::info!("all sessions are finished");
@@ -277,8 +320,8 @@ impl Door {
     /// Until no session is left, nor a connection that might still become one: who was accepted last has its time to
     /// send a request.
     async fn finish_sessions(&self) {
-        tokio::time::sleep(self.config.limits.header_timeout).await;
-        while self.sessions.open() > 0 {
+        tokio::time::sleep(self.rooms.config.now().limits.header_timeout).await;
+        while self.rooms.sessions.open() > 0 {
             tokio::time::sleep(LOOK).await;
         }
     }
@@ -288,6 +331,15 @@ impl Door {
 enum Way {
     End(End),
     HandedOver(Successor),
+}
+
+/// Other doors that take new sessions and can be reached past a load balancer.
+fn peers(registry: &Registry) -> Peers {
+    let registry = registry.clone();
+    Peers::new(move || {
+        let others = registry.doors().into_iter().filter(|door| !door.is_self && !door.draining);
+        others.filter_map(|door| door.public_url).collect()
+    })
 }
 
 /// What listeners with TLS share, if there is one.

@@ -5,6 +5,7 @@
 
 mod check;
 mod environment;
+mod live;
 mod load;
 mod problems;
 mod raw;
@@ -24,6 +25,7 @@ use crate::domain::{
 };
 
 pub use check::is_global;
+pub use live::Live;
 pub use load::{known_keys, process_environment};
 pub use problems::{Problem, Problems};
 

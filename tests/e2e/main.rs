@@ -11,6 +11,7 @@ mod ice_tcp;
 mod outages;
 mod registry;
 mod relay;
+mod reload;
 mod slb_probes;
 mod systemd;
 mod takeover;

@@ -17,7 +17,7 @@ use serde_json::json;
 use tokio::{task::JoinHandle, time::interval};
 
 use crate::support::{
-    ams_client::{Plan, Socket, Stack},
+    ams_client::{Plan, Socket, SocketReport, Stack},
     cluster::{Door, Nodes, door_text, eventually},
     process::http,
     systemd::Manager,
@@ -115,13 +115,10 @@ impl Load {
 }
 
 async fn ping(socket: &Socket) {
-    let before = pongs(socket);
+    let pongs = |report: &SocketReport| report.messages.iter().filter(|said| said["command"] == "pong").count();
+    let before = pongs(&socket.report());
     socket.say(json!({ "command": "ping" }));
-    eventually("a pong", async || pongs(socket) > before).await;
-}
-
-fn pongs(socket: &Socket) -> usize {
-    socket.report().messages.iter().filter(|message| message["command"] == "pong").count()
+    socket.until("a pong", |report| pongs(report) > before).await;
 }
 
 async fn metric(address: &str, name: &str) -> Option<f64> {
