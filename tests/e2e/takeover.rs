@@ -156,7 +156,7 @@ async fn a_takeover_under_load_refuses_nobody_and_loses_no_session() {
         assert!(socket.report().closed.is_none());
     }
     play.until_more_video(5).await;
-    let again = viewer.begin(Plan::play("s"), webrtc_peer::stack);
+    let again = idle[0].begin(Plan::play("s"), webrtc_peer::stack);
     again.until_more_video(5).await;
     // New ones are the new process's, and so is the admin API.
     let late = door.open().await;

@@ -21,10 +21,10 @@ impl LifeMetrics {
             reloads: book.counters(
                 "config_reloads",
                 &["result"],
-                "reloads of the configuration: taken, refused or unchanged",
+                "reloads of the configuration, by what became of them",
             ),
             reload_time: book.add_unit("config_reload_timestamp", "gauge", &["result"], when, Unit::Seconds),
-            upgrades: book.counters("upgrades", &["result"], "upgrades that this process tried: handed_over or failed"),
+            upgrades: book.counters("upgrades", &["result"], "handovers to a new process, by what became of them"),
             predecessor: book.gauge("predecessor", "1 while the generation before this one finishes its sessions"),
         }
     }
