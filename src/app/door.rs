@@ -51,6 +51,13 @@ pub(super) struct Made {
     pub(super) logs: Option<LogHandle>,
 }
 
+/// How the process was started, for when it is to change.
+pub(super) struct Start<'a> {
+    pub(super) file: &'a Path,
+    pub(super) watch: FileWatch,
+    pub(super) program: Program,
+}
+
 /// What a reload reaches.
 pub(super) struct Rooms {
     pub(super) config: Live,
@@ -194,14 +201,13 @@ impl Door {
     /// Serves until it is asked to end, and ends.
     pub(super) async fn run(
         mut self,
-        file: &Path,
-        program: Program,
+        mut start: Start<'_>,
         mut signals: Signals,
         shutdown: &Shutdown,
     ) -> Result<(), AppError> {
         systemd::keep_alive(self.accepting.clone().cancelled_owned(), shutdown);
         let mut limit = QUICK_END;
-        match self.serve(file, &program, &mut signals).await {
+        match self.serve(&mut start, &mut signals).await {
             Way::End(End::Now) => systemd::stopping(QUICK_END),
             Way::End(End::Gently) => {
                 tokio::select! {
@@ -221,21 +227,20 @@ impl Door {
     }
 
     /// Until an end is asked for, or another generation serves.
-    async fn serve(&mut self, file: &Path, program: &Program, signals: &mut Signals) -> Way {
-        let mut watch = FileWatch::new(file);
+    async fn serve(&mut self, start: &mut Start<'_>, signals: &mut Signals) -> Way {
         loop {
             let asked = tokio::select! {
                 asked = signals.next() => asked,
-                () = watch.changed() => Asked::Reload,
+                () = start.watch.changed() => Asked::Reload,
             };
             match asked {
                 Asked::End(end) => return Way::End(end),
                 Asked::Reload => {
-                    watch.known();
-                    self.reload(file);
+                    start.watch.known();
+                    self.reload(start.file);
                 }
                 Asked::Upgrade => {
-                    if let Some(way) = self.upgrade(program, signals).await {
+                    if let Some(way) = self.upgrade(&start.program, signals).await {
                         return way;
                     }
                 }

@@ -22,18 +22,23 @@ pub(super) struct FileWatch {
     text: Option<String>,
     /// Something happened in the directory; one note is as good as many.
     happened: mpsc::Receiver<()>,
-    /// Ends with this. `None`: the system has no more watches, and only SIGHUP reloads.
-    _watcher: Option<RecommendedWatcher>,
+    /// Ends with this. Failed: the system has no more watches, and only SIGHUP reloads.
+    watcher: notify::Result<RecommendedWatcher>,
 }
 
 impl FileWatch {
     /// Begins; the file as it is now is the one that is known.
     pub(super) fn new(file: &Path) -> Self {
         let (note, happened) = mpsc::channel(1);
-        let watcher = watcher(file, note).inspect_err(|error| {
+        let watcher = watcher(file, note);
+        Self { file: file.to_owned(), text: read(file), happened, watcher }
+    }
+
+    /// Says so if nothing will be heard: once there is a log.
+    pub(super) fn tell_trouble(&self) {
+        if let Err(error) = &self.watcher {
             tracing::warn!(%error, "changes of the configuration cannot be watched; SIGHUP still reloads it");
-        });
-        Self { file: file.to_owned(), text: read(file), happened, _watcher: watcher.ok() }
+        }
     }
 
     /// Waits until the file has another content. Cancel safe.

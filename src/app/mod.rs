@@ -13,11 +13,12 @@ mod watch;
 use std::{net::SocketAddr, os::fd::OwnedFd, path::Path, sync::Arc, time::Duration};
 
 use self::{
-    door::{Door, Made},
+    door::{Door, Made, Start},
     predecessor::Predecessor,
     signals::Signals,
     sockets::Sockets,
     upgrade::Program,
+    watch::FileWatch,
 };
 use crate::{
     cli::{self, Exit},
@@ -97,8 +98,11 @@ impl Given {
 /// `forebay serve`
 pub async fn serve(file: &Path, given: Given) -> Result<(), AppError> {
     let program = Program::this()?;
+    // Before it is read: a change after that is one.
+    let watch = FileWatch::new(file);
     let config = load(file)?;
     let logs = start_logs(&config)?;
+    watch.tell_trouble();
     let shutdown = Shutdown::new();
     let predecessor = given.channel.map(Predecessor::new).transpose()?.map(Arc::new);
     let sockets = match &predecessor {
@@ -111,7 +115,7 @@ pub async fn serve(file: &Path, given: Given) -> Result<(), AppError> {
     // Before the ready line: whoever reads it may signal at once.
     let signals = Signals::new()?;
     door.announce()?;
-    door.run(file, program, signals, &shutdown).await
+    door.run(Start { file, watch, program }, signals, &shutdown).await
 }
 
 /// `forebay demo`
