@@ -6,37 +6,79 @@
 //!
 //! | call | file |
 //! |---|---|
-//! | `GET /metrics` | [`metrics`] |
 //! | `GET /v1/nodes`, `/v1/nodes/{id}` | [`nodes`] |
+//! | `PUT`, `DELETE /v1/nodes/{id}/drain` | [`drains`] |
+//! | `GET /v1/sessions`, `/v1/sessions/{id}`, `DELETE` | [`sessions`], [`story`] |
+//! | `GET /v1/streams`, `/v1/streams/{app}/{streamId}` | [`streams`] |
 //! | `POST /v1/explain` | [`explain`] |
+//! | `GET /v1/capacity` | [`capacity`], [`history`] |
+//! | `GET /v1/door`, `PUT`, `DELETE /v1/door/drain` | [`door`] |
+//! | `PUT /v1/log` | [`log`] |
+//! | `GET /v1/events` | [`events`] |
+//! | `GET /metrics`, `/openapi.json` | [`metrics`], [`openapi`] |
+//!
+//! A change is written to the audit log (`forebay::audit`): who, from where, what, before and after ([`access`]).
 
+mod access;
+mod ask;
+mod capacity;
+mod door;
+mod drains;
+mod events;
 mod explain;
+mod history;
+mod log;
 mod metrics;
 mod nodes;
+mod openapi;
 mod problem;
 mod server;
+mod sessions;
+mod story;
+mod streams;
+#[cfg(test)]
+mod tests;
+mod words;
 
-use std::net::{SocketAddr, TcpListener};
+use std::{
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    time::Instant,
+};
 
-use tokio::runtime::Handle;
+use tokio::{
+    runtime::Handle,
+    sync::{Semaphore, broadcast},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    clock,
     config::{self, Live},
+    health::{Probes, Readiness},
     net,
     registry::Registry,
+    sessions::Sessions,
     shutdown::Shutdown,
-    telemetry::metrics::Metrics,
+    telemetry::{logs::LogHandle, metrics::Metrics},
 };
 
 /// What the admin API tells of.
 #[derive(Debug, Clone)]
 pub struct AdminState {
-    /// Nodes, records and placement.
+    /// Nodes, records, placement and drains.
     pub registry: Registry,
+    /// Who is connected.
+    pub sessions: Sessions,
+    /// What nodes answer to probes.
+    pub probes: Probes,
+    /// What the door says of itself.
+    pub readiness: Readiness,
     /// The door's metrics.
     pub metrics: Metrics,
-    /// The configuration in force: which apps exist, and what `explain` tells of waiting.
+    /// The running logs; absent where the process has none of its own.
+    pub logs: Option<LogHandle>,
+    /// The configuration in force: which apps exist, and what the answers tell of it.
     pub config: Live,
 }
 
@@ -68,7 +110,17 @@ pub fn start_on(
     state: AdminState,
     stop: CancellationToken,
 ) -> Result<SocketAddr, AdminError> {
-    server::start(config, listener, Inner { state, door: Handle::current() }, stop)
+    let inner = Inner {
+        emptier: door::Emptier::new(&state),
+        state,
+        door: Handle::current(),
+        started: clock::now(),
+        access: Arc::new(access::Access::new(config)),
+        history: Arc::default(),
+        told: broadcast::Sender::new(events::WAITING),
+        listeners: Arc::new(Semaphore::new(events::LISTENERS)),
+    };
+    server::start(config, listener, inner, stop)
 }
 
 /// What every handler gets.
@@ -77,4 +129,17 @@ struct Inner {
     state: AdminState,
     /// The door's runtime, where the registry lives.
     door: Handle,
+    started: Instant,
+    access: Arc<access::Access>,
+    history: Arc<history::Recorder>,
+    told: broadcast::Sender<events::Told>,
+    listeners: Arc<Semaphore>,
+    emptier: Arc<door::Emptier>,
+}
+
+impl Inner {
+    /// Tells those who listen to events, if anybody does.
+    fn tell(&self, told: events::Told) {
+        let _ = self.told.send(told);
+    }
 }

@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    AppError, QUICK_END,
+    AppError, QUICK_END, open_tls,
     predecessor::{self, Predecessor},
     signals::{Asked, End, Signals},
     sockets::Sockets,
@@ -73,6 +73,7 @@ pub(super) struct Rooms {
     /// Absent: the filter of the logs stays.
     pub(super) logs: Option<LogHandle>,
     pub(super) metrics: Metrics,
+    pub(super) shutdown: Shutdown,
 }
 
 /// A door that serves.
@@ -130,6 +131,9 @@ impl Door {
         let mut bound = Bound::new(&config, &mut sockets)?;
         let (readiness, metrics, accepting) = (Readiness::new(), Metrics::new(), shutdown.child());
         let tls = open_tls(&config, &metrics)?;
+        if let Some(tls) = &tls {
+            tls.watch(shutdown);
+        }
         let mut health = None;
         if let (None, Some(listener)) = (&predecessor, bound.health.take()) {
             health = Some(listener::start(listener, readiness.clone(), accepting.clone())?);
@@ -164,7 +168,15 @@ impl Door {
             health = Some(listener::start(listener, readiness.clone(), accepting.clone())?);
         }
         let live = Live::new(config.clone());
-        let state = AdminState { registry: registry.clone(), metrics: metrics.clone(), config: live.clone() };
+        let state = AdminState {
+            registry: registry.clone(),
+            sessions: sessions.clone(),
+            probes: prober.probes(),
+            readiness: readiness.clone(),
+            metrics: metrics.clone(),
+            logs: logs.clone(),
+            config: live.clone(),
+        };
         let admin = admin::start_on(bound.admin, &config.admin, state, accepting.clone()).map_err(unavailable)?;
         let mut listening = Vec::new();
         for (listener, listen) in bound.public.into_iter().zip(&config.listen) {
@@ -177,14 +189,20 @@ impl Door {
         }
         let at = Addresses { admin, health, media: relayed };
         let is_first = predecessor.is_none();
-        let rooms = Rooms { config: live, listening, front, sessions, registry, prober, tls, sink, logs, metrics };
+        let shutdown = shutdown.clone();
+        let rooms =
+            Rooms { config: live, listening, front, sessions, registry, prober, tls, sink, logs, metrics, shutdown };
         Ok(Self { rooms, at, sockets, readiness, accepting, is_first })
     }
 
     /// Prints the one line of stdout, and tells systemd.
     pub(super) fn announce(&self) -> Result<(), AppError> {
         let at = &self.at;
-        let http = self.rooms.listening.first().map_or_else(String::new, |first| format!("http://{}", first.address()));
+        let first =
+            self.rooms.listening.iter().zip(&self.rooms.config.now().listen).next().map(|(listening, listen)| {
+                format!("{}://{}", if listen.tls { "https" } else { "http" }, listening.address())
+            });
+        let http = first.unwrap_or_default();
         let media = at.media.map_or_else(|| "direct".to_owned(), |address| format!("udp://{address}"));
         let health = at.health.map_or_else(String::new, |address| format!(" health=http://{address}"));
         let (admin, pid) = (at.admin, std::process::id());
@@ -345,14 +363,6 @@ fn peers(registry: &Registry) -> Peers {
         let others = registry.doors().into_iter().filter(|door| !door.is_self && !door.draining);
         others.filter_map(|door| door.public_url).collect()
     })
-}
-
-/// What listeners with TLS share, if there is one.
-fn open_tls(config: &Config, metrics: &Metrics) -> Result<Option<Tls>, AppError> {
-    if !config.listen.iter().any(|listen| listen.tls) {
-        return Ok(None);
-    }
-    Tls::open(&config.tls, metrics).map(Some).map_err(|error| AppError::Config(format!("tls.certificates: {error}")))
 }
 
 fn bind(what: &'static str, address: SocketAddr) -> impl FnOnce(std::io::Error) -> AppError {

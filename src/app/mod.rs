@@ -25,11 +25,13 @@ use crate::{
     config::{self, Config, StaticNode},
     demo,
     domain::ids::AppName,
+    front::Tls,
     registry::{Backing, cluster_db::ClusterDb, memory::MemoryDb, mongo::MongoClusterDb},
     shutdown::Shutdown,
     telemetry::{
         self,
         logs::{self, LogHandle},
+        metrics::Metrics,
     },
 };
 
@@ -73,7 +75,8 @@ impl AppError {
 
 /// `forebay check`
 pub fn check(file: &Path) -> Result<(), AppError> {
-    load(file).map(drop)
+    let config = load(file)?;
+    open_tls(&config, &Metrics::new()).map(drop)
 }
 
 /// What this process was given when it was started, besides its command line.
@@ -127,7 +130,7 @@ pub async fn run_demo(options: cli::Demo) -> Result<(), AppError> {
     config.admin.bind = options.admin;
     config.media.bind = options.media.ip();
     config.media.ports = ports(options.media.port());
-    start_logs(&config)?;
+    let logs = start_logs(&config)?;
     let shutdown = Shutdown::new();
     let (db, backing) = match &options.mongo {
         Some(uri) => {
@@ -148,8 +151,13 @@ pub async fn run_demo(options: cli::Demo) -> Result<(), AppError> {
     let cluster = demo::Cluster::start(cluster, db, &shutdown).await.map_err(unavailable)?;
     config.nodes.discover = false;
     config.nodes.fixed = cluster.nodes().into_iter().map(fixed).collect();
-    let made =
-        Made { backing, pages: Some(demo::page::asset), sockets: Sockets::default(), predecessor: None, logs: None };
+    let made = Made {
+        backing,
+        pages: Some(demo::page::asset),
+        sockets: Sockets::default(),
+        predecessor: None,
+        logs: Some(logs),
+    };
     let door = Door::open(config, made, &shutdown).await?;
     let mut signals = Signals::new()?;
     door.announce()?;
@@ -226,4 +234,12 @@ fn unavailable(error: impl std::error::Error) -> AppError {
         cause = source.source();
     }
     AppError::Unavailable(text)
+}
+
+/// What listeners with TLS share, if there is one.
+fn open_tls(config: &Config, metrics: &Metrics) -> Result<Option<Tls>, AppError> {
+    if !config.listen.iter().any(|listen| listen.tls) {
+        return Ok(None);
+    }
+    Tls::open(&config.tls, metrics).map(Some).map_err(|error| AppError::Config(format!("tls.certificates: {error}")))
 }

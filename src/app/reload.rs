@@ -32,10 +32,16 @@ impl Rooms {
         // First what can fail, so that what has failed has changed nothing.
         match &self.tls {
             Some(tls) => tls.reload(&new.tls)?,
-            None if new.listen.iter().any(|listen| listen.tls) => self.tls = Some(Tls::open(&new.tls, &self.metrics)?),
+            None if new.listen.iter().any(|listen| listen.tls) => {
+                let tls = Tls::open(&new.tls, &self.metrics)?;
+                tls.watch(&self.shutdown);
+                self.tls = Some(tls);
+            }
             None => {}
         }
-        if let Some(logs) = &self.logs {
+        // An operator may have set another filter meanwhile: his stays, unless the file has changed its own.
+        let is_other = self.config.now().telemetry.log != new.telemetry.log;
+        if let Some(logs) = self.logs.as_ref().filter(|_| is_other) {
             logs.set(&new.telemetry.log)?;
         }
         self.front.apps.store(new.apps.clone().into());

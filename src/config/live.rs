@@ -53,7 +53,8 @@ impl Config {
         let (media, door) = (&self.media, &self.door);
         for (key, differs) in [
             ("admin.bind", self.admin.bind != new.admin.bind),
-            ("admin.token_file", self.admin.token != new.admin.token),
+            ("admin.token_file", self.admin.token_file != new.admin.token_file),
+            ("admin.token_env", self.admin.token_file.is_none() && self.admin.tokens != new.admin.tokens),
             ("health.bind", self.health.bind != new.health.bind),
             ("mongo", self.mongo != new.mongo),
             ("media.mode", media.mode != new.media.mode),

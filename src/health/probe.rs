@@ -4,7 +4,13 @@
 //! down) is decided where outcomes are reported to. A node in trouble is asked as often as any other, and a fresh
 //! connection per probe sees what a client would see.
 
-use std::{collections::BTreeMap, fmt::Display, io, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt::Display,
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -19,7 +25,7 @@ use tokio::{
 };
 
 use crate::{
-    config,
+    clock, config,
     domain::{
         balance::{ProbeOutcome, Snapshot},
         ids::{NodeAddr, NodeId},
@@ -33,6 +39,36 @@ use crate::{
 const PROBES_AT_ONCE: usize = 256;
 /// How often the set of nodes is compared with the snapshot, at most; short probe intervals shorten it.
 const FOLLOW: Duration = Duration::from_secs(1);
+
+/// What each node's last probe saw. Clones share it; a node's entry ends with its probing.
+#[derive(Debug, Clone, Default)]
+pub struct Probes(Arc<Mutex<BTreeMap<NodeId, Probed>>>);
+
+/// The last probe of one node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probed {
+    /// When it ended.
+    pub at: Instant,
+    /// How long it took.
+    pub took: Duration,
+    /// Whether the node answered.
+    pub outcome: ProbeOutcome,
+}
+
+impl Probes {
+    /// The last probe of a node, if there was one yet.
+    pub fn of(&self, node: &NodeId) -> Option<Probed> {
+        self.lock().get(node).cloned()
+    }
+
+    fn note(&self, node: &NodeId, probed: Probed) {
+        self.lock().insert(node.clone(), probed);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, Probed>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// Knows the nodes, and takes what probes see of them.
 pub trait ReportsNodes: Clone + Send + Sync + 'static {
@@ -58,6 +94,7 @@ pub struct Prober<R> {
     nodes: R,
     ask: Arc<ArcSwap<Ask>>,
     metrics: Metrics,
+    probes: Probes,
 }
 
 /// How nodes are asked.
@@ -80,10 +117,15 @@ impl<R: ReportsNodes> Prober<R> {
     /// Starts probing the nodes that `nodes` knows, as `settings` say. What is returned may be dropped.
     pub fn start(settings: &config::Health, nodes: R, metrics: Metrics, shutdown: &Shutdown) -> Self {
         let ask = Ask::new(settings, Arc::new(Semaphore::new(PROBES_AT_ONCE)));
-        let prober = Self { nodes, ask: Arc::new(ArcSwap::from_pointee(ask)), metrics };
+        let prober = Self { nodes, ask: Arc::new(ArcSwap::from_pointee(ask)), metrics, probes: Probes::default() };
         let (stop, following) = (shutdown.child(), prober.clone());
         shutdown.spawn(async move { stop.run_until_cancelled(following.follow()).await });
         prober
+    }
+
+    /// Where the last outcomes can be read.
+    pub fn probes(&self) -> Probes {
+        self.probes.clone()
     }
 
     /// Asks otherwise from each node's next probe on.
@@ -113,6 +155,7 @@ impl<R: ReportsNodes> Prober<R> {
                 let key = (node.spec.id.clone(), node.spec.address);
                 running.entry(key).or_insert_with_key(|(id, at)| tasks.spawn(self.clone().watch(id.clone(), *at)));
             }
+            self.probes.lock().retain(|id, _| snapshot.get(id).is_some());
             while tasks.try_join_next().is_some() {}
         }
     }
@@ -123,8 +166,12 @@ impl<R: ReportsNodes> Prober<R> {
         let begin = self.ask.load().interval.mul_f64(fastrand::f64() / 5.0);
         sleep(begin).await;
         loop {
+            let begun = clock::now();
             let ask = self.ask.load_full();
             let outcome = ask.once(at).await;
+            let now = clock::now();
+            let probed = Probed { at: now, took: now - begun, outcome: outcome.clone() };
+            self.probes.note(&node, probed);
             self.metrics.probed(&node, outcome == ProbeOutcome::Answered);
             self.nodes.probe(&node, outcome);
             sleep(ask.interval.mul_f64(jitter())).await;
@@ -195,11 +242,7 @@ async fn get(stream: TcpStream, at: NodeAddr, path: &str) -> Result<(), ProbeErr
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        net::SocketAddr,
-        sync::{Mutex, PoisonError},
-        time::Instant,
-    };
+    use std::net::SocketAddr;
 
     use socket2::{Domain, Socket, Type};
     use tokio::{

@@ -17,7 +17,10 @@ pub mod story;
 
 use std::{
     net::IpAddr,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -83,6 +86,8 @@ struct Shared {
     /// Cancelled when the door empties itself, `empty_within` being set before that, and when it stops.
     emptying: CancellationToken,
     empty_within: OnceLock<Duration>,
+    /// An operator empties the door.
+    refusing: AtomicBool,
 }
 
 /// What a reload may change.
@@ -149,6 +154,7 @@ impl Sessions {
                 emptying: shutdown.child(),
                 shutdown,
                 empty_within: OnceLock::new(),
+                refusing: AtomicBool::new(false),
             }),
         }
     }
@@ -188,9 +194,14 @@ impl Sessions {
         let _ = tokio::time::timeout(limit + EMPTY_LOOK, all_gone).await;
     }
 
-    /// Whether [`Sessions::drain`] has begun: a new session would be ended at once.
+    /// Whether [`Sessions::drain`] has begun, or an operator empties the door: a new session would be ended at once.
     pub fn is_ending(&self) -> bool {
-        self.shared.emptying.is_cancelled()
+        self.shared.emptying.is_cancelled() || self.shared.refusing.load(Ordering::Acquire)
+    }
+
+    /// An operator empties the door, or does no more.
+    pub fn refuse_new(&self, refuse: bool) {
+        self.shared.refusing.store(refuse, Ordering::Release);
     }
 
     /// Bounds of a client's socket.
