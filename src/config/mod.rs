@@ -5,6 +5,7 @@
 
 mod check;
 mod environment;
+mod live;
 mod load;
 mod problems;
 mod raw;
@@ -25,6 +26,7 @@ use crate::domain::{
 };
 
 pub use check::{admin_tokens, is_global};
+pub use live::Live;
 pub use load::{known_keys, process_environment};
 pub use problems::{Problem, Problems};
 
@@ -459,6 +461,8 @@ pub struct ShutdownConfig {
     pub lame_duck: Duration,
     /// `deadline`, default 60 s: after the lame duck, sessions are closed, spread over this time.
     pub deadline: Duration,
+    /// `upgrade_deadline`, default 12 h: how long a generation may finish its sessions after it handed over to the next.
+    pub upgrade_deadline: Duration,
 }
 
 /// `[door]`
@@ -466,6 +470,8 @@ pub struct ShutdownConfig {
 pub struct Door {
     /// `name`, default the host name.
     pub name: String,
+    /// `public_url`, default none: scheme and host by which clients reach this very door, without a path.
+    pub public_url: Option<String>,
     /// `state_dir`, default none: where the door keeps what it must remember without MongoDB.
     pub state_dir: Option<PathBuf>,
 }

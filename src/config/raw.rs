@@ -103,9 +103,9 @@ tables! {
         connections_per_client: usize,
     }
     /// `[shutdown]`
-    RawShutdown { lame_duck: Duration, deadline: Duration }
+    RawShutdown { lame_duck: Duration, deadline: Duration, upgrade_deadline: Duration }
     /// `[door]`
-    RawDoor { name: String, state_dir: String }
+    RawDoor { name: String, public_url: String, state_dir: String }
     /// `[telemetry]`
     RawTelemetry { log: String, json: bool }
 }

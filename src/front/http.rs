@@ -3,12 +3,13 @@
 use hyper::{
     Method, Request, Response, StatusCode,
     body::Incoming,
-    header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER},
+    header::{ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER},
 };
 
 use super::{
     Front,
     body::{self, Body},
+    locate,
     visitor::Visitor,
     ws,
 };
@@ -24,6 +25,11 @@ pub(super) type Answer = Response<Body>;
 pub(super) async fn answer(front: &Front, visitor: Visitor, shutdown: &Shutdown, request: Request<Incoming>) -> Answer {
     if let Some(health) = health(front, &request) {
         return health;
+    }
+    if request.uri().path() == locate::PATH {
+        let answer = locate::answer(front, visitor, &request);
+        front.metrics.http_answered("locate", answer.status().as_u16());
+        return answer;
     }
     let (route, answer) = match websocket_app(request.uri().path()) {
         Some(name) => {
@@ -47,6 +53,9 @@ pub(super) fn health(front: &Front, request: &Request<Incoming>) -> Option<Answe
 fn health_answer(health: health::Answer) -> Answer {
     let status = StatusCode::from_u16(health.status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
     let mut answer = plain(status, health.body);
+    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // The SDK asks from a page before it connects to the door that `locate` named.
+    answer.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     if let Some(allow) = health.allow {
         answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
     }

@@ -6,6 +6,7 @@
 
 mod drains;
 mod front;
+mod life;
 mod media;
 
 use std::{
@@ -27,7 +28,7 @@ use crate::domain::{
 
 pub use self::front::Trouble;
 pub use self::media::{TcpDrop, TcpEnd, WireFacts};
-use self::{drains::DrainMetrics, front::FrontMetrics, media::MediaMetrics};
+use self::{drains::DrainMetrics, front::FrontMetrics, life::LifeMetrics, media::MediaMetrics};
 
 /// The content type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -146,6 +147,7 @@ struct Inner {
     capacity_nodes: Gauges<1>,
     minutes_to_full: Family<Labels<1>, Gauge<f64, std::sync::atomic::AtomicU64>>,
     drains: DrainMetrics,
+    life: LifeMetrics,
     media: MediaMetrics,
 }
 
@@ -407,6 +409,7 @@ impl Inner {
                 metric
             },
             drains: DrainMetrics::new(&mut book),
+            life: LifeMetrics::new(&mut book),
             media: MediaMetrics::new(&mut book),
             scrape: Mutex::default(),
             registry: book.registry,

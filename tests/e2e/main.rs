@@ -13,3 +13,7 @@ mod listeners;
 mod outages;
 mod registry;
 mod relay;
+mod reload;
+mod slb_probes;
+mod systemd;
+mod takeover;
