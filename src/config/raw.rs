@@ -12,7 +12,7 @@ use std::{
 use toml::{Table, Value};
 
 use super::{
-    ExternalIp, IpRange, MediaMode,
+    ExternalIp, HttpEndpoint, IpRange, MediaMode,
     environment::Overrides,
     problems::Problems,
     value::{Conference, FromGiven, Given, NodeAddress, Ports, Size},
@@ -99,7 +99,7 @@ tables! {
     /// `[door]`
     RawDoor { name: String, state_dir: String }
     /// `[telemetry]`
-    RawTelemetry { log: String, json: bool }
+    RawTelemetry { log: String, json: bool, otlp_endpoint: HttpEndpoint }
 }
 
 /// The whole file.

@@ -14,6 +14,7 @@ mod index;
 mod report;
 mod router;
 pub mod story;
+mod trace;
 
 use std::{
     net::IpAddr,
@@ -43,7 +44,7 @@ use crate::{
     media::{Media, MediaEvent},
     registry::Registry,
     shutdown::Shutdown,
-    telemetry::metrics::Metrics,
+    telemetry::{metrics::Metrics, otlp::Exporter},
     upstream::{Socket, SocketLimits},
 };
 
@@ -117,7 +118,10 @@ impl Sessions {
                 &signaling.turn_credential.0,
             ),
         };
-        let directory = Directory::default();
+        let exporter = config.telemetry.otlp_endpoint.clone();
+        let exporter =
+            exporter.map(|endpoint| Exporter::start(endpoint, config.door.name.clone(), metrics.clone(), &shutdown));
+        let directory = Directory::telling(exporter);
         if let Some(media) = &media {
             shutdown.spawn(tell_media(media.events(), directory.clone(), shutdown.child()));
         }
