@@ -113,7 +113,7 @@ function showDoor(door, capacity) {
   notice("drain", door.drain ? `This door empties itself: load balancers look away. ${left}` : null);
   const number = (value, label) => h("div", {}, h("strong", {}, value), h("span", {}, label));
   const full = ({ minutes_to_full: minutes }) => (minutes === null ? "" : `, full in ${span(minutes * 60_000)} at this rate`);
-  const cheapest = capacity.cheapest_to_remove.map((one) => `${one.role} ${one.node}`).join(", ");
+  const cheapest = capacity.cheapest_to_remove.map((one) => one.node).join(", ");
   $("#numbers").replaceChildren(
     number(String(capacity.publish.open), "publishes on all nodes"),
     number(String(capacity.play.open), "plays on all nodes"),
@@ -179,6 +179,7 @@ function heard(name, data) {
   const session = name === "session" ? h("button", { type: "button", class: "link", onclick: () => void openStory(data.session) }, data.session.slice(0, 6)) : null;
   const line = h("li", { "data-event": name }, time(data.at ?? new Date().toISOString()), session, h("span", {}, text));
   const log = $("#events ol");
+  $("#events .empty").hidden = true;
   log.prepend(line);
   while (log.children.length > MOST_EVENTS) log.lastChild.remove();
 }
