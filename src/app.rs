@@ -2,6 +2,7 @@
 
 use std::{io::Write, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
@@ -10,7 +11,7 @@ use crate::{
     config::{self, Config, StaticNode},
     demo,
     domain::ids::AppName,
-    front::{self, Front, Pages, Sink},
+    front::{self, Front, Pages, Sink, Tls},
     health::{Prober, Readiness, listener},
     media::Media,
     net,
@@ -64,7 +65,8 @@ impl AppError {
 
 /// `forebay check`
 pub fn check(file: &Path) -> Result<(), AppError> {
-    load(file).map(drop)
+    let config = load(file)?;
+    open_tls(&config, &Metrics::new()).map(drop)
 }
 
 /// `forebay serve`
@@ -85,7 +87,7 @@ pub async fn run_demo(options: cli::Demo) -> Result<(), AppError> {
     let mut config = Config::demo();
     // Where both are at one address, what clients are told of the one holds for the other.
     let ice_tcp = options.listen.ip() == options.media.ip();
-    config.listen = vec![config::Listen { bind: options.listen, ice_tcp }];
+    config.listen = vec![config::Listen { ice_tcp, ..config::Listen::plain(options.listen) }];
     config.admin.bind = options.admin;
     config.media.bind = options.media.ip();
     config.media.ports = ports(options.media.port());
@@ -190,7 +192,8 @@ fn unavailable(error: impl std::error::Error) -> AppError {
 
 /// A door whose listeners are up.
 struct Door {
-    http: Vec<SocketAddr>,
+    /// The public listeners' URLs.
+    http: Vec<String>,
     admin: SocketAddr,
     /// Where media is relayed; absent: nowhere.
     media: Option<SocketAddr>,
@@ -212,15 +215,19 @@ impl Door {
         let mut listeners = Vec::new();
         for listen in &config.listen {
             let listener = net::listen(listen.bind).map_err(bind("listen.bind", listen.bind))?;
-            listeners.push((listener, listen.ice_tcp));
+            listeners.push((listener, listen));
         }
-        let ice_tcp = listeners.iter().filter(|(_, ice_tcp)| *ice_tcp).map(|(listener, _)| listener.local_addr());
+        let ice_tcp = listeners.iter().filter(|(_, listen)| listen.ice_tcp).map(|(listener, _)| listener.local_addr());
         let ice_tcp = ice_tcp.collect::<Result<Vec<_>, _>>()?;
         let readiness = Readiness::new();
         if let Some(address) = config.health.bind {
             listener::start(address, readiness.clone(), shutdown.child()).map_err(bind("health.bind", address))?;
         }
         let metrics = Metrics::new();
+        let tls = open_tls(&config, &metrics)?;
+        if let Some(tls) = &tls {
+            tls.watch(shutdown);
+        }
         let registry = Registry::start(&config, backing, shutdown).await.map_err(unavailable)?;
         let probes = Prober::start(&config.health, registry.clone(), metrics.clone(), shutdown);
         let full = readiness.clone();
@@ -249,20 +256,18 @@ impl Door {
             shutdown: config.shutdown.clone(),
         };
         let admin = admin::start(&config.admin, state, shutdown).map_err(unavailable)?;
-        let front = Front {
-            apps,
+        let front = Arc::new(Front {
+            apps: ArcSwap::new(apps),
             sessions: sessions.clone(),
             readiness: readiness.clone(),
             metrics,
-            header_timeout: config.limits.header_timeout,
             pages,
-            ice_tcp: None,
-        };
+        });
         let mut http = Vec::new();
-        for (listener, ice_tcp) in listeners {
-            let front = Front { ice_tcp: sink.clone().filter(|_| ice_tcp), ..front.clone() };
-            http.push(listener.local_addr()?);
-            shutdown.spawn(front::serve(listener, front, shutdown.clone()));
+        for (socket, listen) in listeners {
+            let settings = front::Settings::new(listen, &config.limits, tls.as_ref(), sink.as_ref());
+            let address = front::serve(socket, settings, Arc::clone(&front), shutdown)?.address();
+            http.push(format!("{}://{address}", if listen.tls { "https" } else { "http" }));
         }
         readiness.started();
         let config::ShutdownConfig { lame_duck, deadline } = config.shutdown;
@@ -271,7 +276,7 @@ impl Door {
 
     /// Prints the one line of stdout.
     fn announce(&self) -> Result<(), AppError> {
-        let http = self.http.first().map_or_else(String::new, |address| format!("http://{address}"));
+        let http = self.http.first().map_or("", String::as_str);
         let (admin, pid) = (self.admin, std::process::id());
         let mut stdout = std::io::stdout().lock();
         let media = self.media.map_or_else(|| "direct".to_owned(), |address| format!("udp://{address}"));
@@ -299,6 +304,14 @@ impl Door {
         tokio::time::sleep(self.lame_duck).await;
         self.sessions.drain(self.deadline).await;
     }
+}
+
+/// What listeners with TLS share, if there is one.
+fn open_tls(config: &Config, metrics: &Metrics) -> Result<Option<Tls>, AppError> {
+    if !config.listen.iter().any(|listen| listen.tls) {
+        return Ok(None);
+    }
+    Tls::open(&config.tls, metrics).map(Some).map_err(|error| AppError::Config(format!("tls.certificates: {error}")))
 }
 
 fn bind(what: &'static str, address: SocketAddr) -> impl FnOnce(std::io::Error) -> AppError {

@@ -4,6 +4,8 @@
 //! (`&'static str`, from its enums), status codes and node ids; a node's series end when the node is gone, so their
 //! number is bounded by the cluster's size, however often nodes come and go.
 
+mod drains;
+mod front;
 mod media;
 
 use std::{
@@ -23,8 +25,9 @@ use crate::domain::{
     ids::{Kind, NodeId},
 };
 
-use self::media::MediaMetrics;
+pub use self::front::Trouble;
 pub use self::media::{TcpDrop, TcpEnd, WireFacts};
+use self::{drains::DrainMetrics, front::FrontMetrics, media::MediaMetrics};
 
 /// The content type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -83,6 +86,12 @@ pub struct StoreFacts {
     pub reads_shed: u64,
     /// Waits refused because too many streams were waited for.
     pub waits_shed: u64,
+    /// Pins that the store has answered for.
+    pub pins_claimed: u64,
+    /// Those of them that another door had.
+    pub pins_lost: u64,
+    /// Placements that did not wait any longer for their pin.
+    pub pins_late: u64,
 }
 
 /// All metrics. A clone is the same metrics.
@@ -132,10 +141,12 @@ struct Inner {
     waiters: Gauge,
     http_requests: Counters<2>,
     accept_errors: Counter,
+    front: FrontMetrics,
     traces: Counters<1>,
     capacity_legs: Gauges<1>,
     capacity_nodes: Gauges<1>,
     minutes_to_full: Family<Labels<1>, Gauge<f64, std::sync::atomic::AtomicU64>>,
+    drains: DrainMetrics,
     media: MediaMetrics,
 }
 
@@ -391,6 +402,7 @@ impl Inner {
                 "requests that the door answered itself",
             ),
             accept_errors: book.counter("accept_errors", "connections that a listener failed to accept"),
+            front: FrontMetrics::new(&mut book),
             traces: book.counters("traces", &["result"], "sessions' traces, by what became of them"),
             capacity_legs: book.gauges("capacity_legs", &["kind"], "legs that still fit on the cluster's nodes"),
             capacity_nodes: book.gauges("capacity_nodes", &["kind"], "nodes that take legs of this kind now"),
@@ -401,6 +413,7 @@ impl Inner {
                 book.add("capacity_minutes_to_full", "gauge", &["kind"], help, Family::clone(&metric));
                 metric
             },
+            drains: DrainMetrics::new(&mut book),
             media: MediaMetrics::new(&mut book),
             scrape: Mutex::default(),
             registry: book.registry,
@@ -453,6 +466,7 @@ impl Inner {
             ("unknown", store.unknown),
         ];
         counted(&self.record_lookups, "result", &found);
+        self.drains.collect(&store);
     }
 
     /// Ends a node's series. What is still open on it keeps its own handle and comes back with no series.
@@ -656,6 +670,7 @@ mod tests {
         metrics.http_answered("x", 200);
         metrics.traces("x", 1);
         metrics.capacity(Kind::Play, Room::default(), Some(1.0));
+        metrics.migrated(Kind::Play, "x", "x");
         metrics.media_flow_closed(FlowEnd::Closed);
         metrics.media_command_refused(Refused::Full);
         let text = metrics.scrape(&one_edge(), StoreFacts::default());

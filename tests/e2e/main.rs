@@ -9,6 +9,7 @@ mod cluster;
 mod demo_nodes;
 mod door;
 mod ice_tcp;
+mod listeners;
 mod outages;
 mod registry;
 mod relay;
