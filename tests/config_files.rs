@@ -140,3 +140,48 @@ fn the_readme_names_every_metric_as_it_is() {
     let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
     assert!(readme.contains(&table), "README.md shall hold this table:\n{table}");
 }
+
+#[test]
+fn dashboards_and_alerts_use_only_metrics_that_exist_with_labels_that_they_have() {
+    let metrics = forebay::telemetry::metrics::Metrics::new();
+    let samples: BTreeMap<String, &[&str]> = metrics
+        .describe()
+        .iter()
+        .flat_map(|metric| {
+            let suffixes: &[&str] = match metric.kind {
+                "counter" => &["_total"],
+                "histogram" => &["_bucket", "_sum", "_count"],
+                _ => &[""],
+            };
+            suffixes.iter().map(|suffix| (format!("{}{suffix}", metric.name), metric.labels))
+        })
+        .collect();
+    for file in ["deploy/alerts.yaml", "deploy/grafana/forebay.json"] {
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(file);
+        let text = std::fs::read_to_string(path).unwrap().replace("\\\"", "\"");
+        let mut found = 0;
+        for (at, _) in text.match_indices("forebay_") {
+            let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+            if text[..at].ends_with(word) {
+                continue;
+            }
+            let (name, rest) = text[at..].split_at(text[at..].find(|c| !word(c)).unwrap());
+            let labels = samples.get(name).unwrap_or_else(|| panic!("{file}: there is no {name}"));
+            found += 1;
+            let Some(selector) = rest.strip_prefix('{').and_then(|rest| rest.split_once('}')) else { continue };
+            for matcher in selector.0.split(',') {
+                let label = matcher.trim().split(['=', '!']).next().unwrap();
+                assert!(label == "instance" || labels.contains(&label), "{file}: {name} has no label {label:?}");
+            }
+        }
+        assert!(found > 10, "{file} uses {found} metrics");
+    }
+    let dashboard = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/grafana/forebay.json");
+    let dashboard: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(dashboard).unwrap()).unwrap();
+    assert!(dashboard["panels"].as_array().unwrap().len() > 10);
+    let alerts = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/alerts.yaml")).unwrap();
+    for part in ["expr: ", "for: ", "severity: ", "summary: "] {
+        let (alerts, parts) = (alerts.matches("- alert: ").count(), alerts.matches(part).count());
+        assert_eq!(parts, alerts, "each alert has its {part}");
+    }
+}

@@ -18,6 +18,7 @@ use super::{
     words::{Kind, Status},
 };
 use crate::{
+    clock,
     domain::{
         balance::{self, Candidate, PlaceError, Placement, Request, Snapshot, Want},
         ids::{self, AppName, NodeId, StreamId, StreamKey},
@@ -137,6 +138,8 @@ pub(super) struct Store {
     watching: &'static str,
     /// The writers' clocks minus this door's.
     clock_skew_ms: i64,
+    /// Since when it does not answer. RFC 3339, UTC; null while it does.
+    away_since: Option<String>,
 }
 
 impl Store {
@@ -153,6 +156,10 @@ impl Store {
                 Watching::Expiry => "expiry",
             },
             clock_skew_ms: store.clock_skew_ms,
+            away_since: match store.status {
+                StoreStatus::None | StoreStatus::Up => None,
+                StoreStatus::Away(since) => Some(clock::rfc3339(since)),
+            },
         }
     }
 }

@@ -16,6 +16,7 @@
 //! | `PUT /v1/log` | [`log`] |
 //! | `GET /v1/events` | [`events`] |
 //! | `GET /metrics`, `/openapi.json` | [`metrics`], [`openapi`] |
+//! | `GET /`, `/page/…` | [`page`], the dashboard |
 //!
 //! A change is written to the audit log (`forebay::audit`): who, from where, what, before and after ([`access`]).
 
@@ -31,6 +32,7 @@ mod log;
 mod metrics;
 mod nodes;
 mod openapi;
+mod page;
 mod problem;
 mod server;
 mod sessions;

@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     AdminError, Inner,
     access::{Peer, authorized},
-    capacity, door, drains, events, explain, log, metrics, nodes, openapi,
+    capacity, door, drains, events, explain, log, metrics, nodes, openapi, page,
     problem::Problem,
     sessions, streams,
 };
@@ -53,6 +53,8 @@ pub(super) fn start(
 
 fn router(inner: Inner) -> Router {
     let quick = Router::new()
+        .route("/", get(page::index))
+        .route("/page/{part}", get(page::part))
         .route("/metrics", get(metrics::scrape))
         .route("/openapi.json", get(openapi::document))
         .route("/v1/nodes", get(nodes::list))
@@ -83,7 +85,7 @@ fn router(inner: Inner) -> Router {
 }
 
 /// Every path of the API, as metrics label it.
-const ROUTES: [&str; 16] = [
+const ROUTES: [&str; 17] = [
     "/metrics",
     "/openapi.json",
     "/v1/nodes",
@@ -100,6 +102,7 @@ const ROUTES: [&str; 16] = [
     "/v1/log",
     "/v1/events",
     "/",
+    "/page/{part}",
 ];
 
 /// The pattern that a path fits.

@@ -157,7 +157,7 @@ async fn the_nodes_are_listed_and_found_one_by_one() {
 #[tokio::test]
 async fn every_error_is_a_problem_with_its_details() {
     let api = Api::new().await;
-    assert_problem(&api.get("/").await, 404);
+    assert_problem(&api.get("/page/none.js").await, 404);
     assert_problem(&api.get("/v1/nowhere").await, 404);
     assert_problem(&api.get("/v1/nodes/nobody").await, 404);
     assert_problem(&api.get("/v1/nodes?limt=1").await, 400);
@@ -319,6 +319,7 @@ async fn the_document_describes_every_call_and_nothing_else() {
         "DELETE /v1/door/drain",
         "DELETE /v1/nodes/{id}/drain",
         "DELETE /v1/sessions/{id}",
+        "GET /",
         "GET /metrics",
         "GET /v1/capacity",
         "GET /v1/door",
@@ -335,6 +336,23 @@ async fn the_document_describes_every_call_and_nothing_else() {
         "PUT /v1/nodes/{id}/drain",
     ];
     assert_eq!(described, calls);
+}
+
+#[tokio::test]
+async fn the_dashboard_is_served_without_a_token_and_may_load_nothing_from_elsewhere() {
+    let api = Api::with_token(Some("s3cret")).await;
+    let page = api.get("/").await;
+    assert_eq!(page.status, 200);
+    assert!(page.head.contains("content-security-policy: default-src 'none'; script-src 'self'"), "{}", page.head);
+    let mut parts = vec!["/page/api.js", "/page/draw.js", "/page/drain.js", "/page/story.js"];
+    parts.extend(page.body.split('"').filter(|part| part.starts_with("/page/")));
+    assert_eq!(parts.len(), 6, "{parts:?}");
+    for part in parts {
+        let answer = api.get(part).await;
+        assert_eq!(answer.status, 200, "{part}");
+        let hosts = answer.body.split("://").count() - answer.body.matches("http://www.w3.org/2000/svg").count();
+        assert_eq!(hosts, 1, "{part} names another host");
+    }
 }
 
 #[tokio::test]

@@ -229,5 +229,5 @@ fn telemetry(raw: raw::RawTelemetry, problems: &mut Problems) -> Telemetry {
     if let Err(why) = logs::check_filter(&log) {
         problems.add("telemetry.log", format!("{why}; write one such as \"info\" or \"info,forebay::sessions=debug\""));
     }
-    Telemetry { log, json: raw.json.unwrap_or(false) }
+    Telemetry { log, json: raw.json.unwrap_or(false), otlp_endpoint: raw.otlp_endpoint }
 }

@@ -483,4 +483,55 @@ pub struct Telemetry {
     pub log: String,
     /// `json`, default false.
     pub json: bool,
+    /// `otlp_endpoint`, default none: where sessions' traces go, as OTLP over HTTP.
+    pub otlp_endpoint: Option<HttpEndpoint>,
+}
+
+/// A collector of traces: `http://HOST[:PORT][/PATH]`; the path is `/v1/traces` where none is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpEndpoint {
+    /// A name or an address, an IPv6 address without its brackets.
+    pub host: String,
+    /// Default 4318.
+    pub port: u16,
+    /// Begins with a slash.
+    pub path: String,
+}
+
+impl HttpEndpoint {
+    /// Host and port as a request names them.
+    pub fn authority(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl std::fmt::Display for HttpEndpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "http://{}{}", self.authority(), self.path)
+    }
+}
+
+impl std::str::FromStr for HttpEndpoint {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let rest = text.strip_prefix("http://").ok_or(())?;
+        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let legal = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#@\\\"<>".contains(&byte));
+        let bracketed = authority.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+        let (host, port) = match bracketed {
+            Some((host, port)) => (host, port.strip_prefix(':')),
+            None => authority.split_once(':').map_or((authority, None), |(host, port)| (host, Some(port))),
+        };
+        if host.is_empty() || !legal(host) || !legal(path) || (bracketed.is_none() && host.contains(':')) {
+            return Err(());
+        }
+        let port = port.map_or(Ok(4318), |port| port.parse().map_err(drop))?;
+        let path = if path.is_empty() { "/v1/traces".to_owned() } else { format!("/{path}") };
+        Ok(Self { host: host.to_owned(), port, path })
+    }
 }

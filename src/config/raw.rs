@@ -12,7 +12,7 @@ use std::{
 use toml::{Table, Value};
 
 use super::{
-    ExternalIp, IpRange, MediaMode, Proxy, TlsVersion,
+    ExternalIp, HttpEndpoint, IpRange, MediaMode, Proxy, TlsVersion,
     environment::Overrides,
     problems::Problems,
     value::{Conference, FromGiven, Given, NodeAddress, Ports, Size},
@@ -107,7 +107,7 @@ tables! {
     /// `[door]`
     RawDoor { name: String, public_url: String, state_dir: String }
     /// `[telemetry]`
-    RawTelemetry { log: String, json: bool }
+    RawTelemetry { log: String, json: bool, otlp_endpoint: HttpEndpoint }
 }
 
 /// The whole file.

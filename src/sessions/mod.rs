@@ -15,6 +15,7 @@ mod mover;
 mod report;
 mod router;
 pub mod story;
+mod trace;
 
 use std::{
     net::IpAddr,
@@ -46,7 +47,7 @@ use crate::{
     media::{Media, MediaEvent},
     registry::Registry,
     shutdown::Shutdown,
-    telemetry::metrics::Metrics,
+    telemetry::{metrics::Metrics, otlp::Exporter},
     upstream::{Socket, SocketLimits},
 };
 
@@ -141,7 +142,10 @@ impl Sessions {
         over_limit: Arc<dyn Fn(bool) + Send + Sync>,
         shutdown: Shutdown,
     ) -> Self {
-        let directory = Directory::default();
+        let exporter = config.telemetry.otlp_endpoint.clone();
+        let exporter =
+            exporter.map(|endpoint| Exporter::start(endpoint, config.door.name.clone(), metrics.clone(), &shutdown));
+        let directory = Directory::telling(exporter);
         if let Some(media) = &media {
             shutdown.spawn(tell_media(media.events(), directory.clone(), shutdown.child()));
         }

@@ -143,6 +143,7 @@ struct Inner {
     http_requests: Counters<2>,
     accept_errors: Counter,
     front: FrontMetrics,
+    traces: Counters<1>,
     capacity_legs: Gauges<1>,
     capacity_nodes: Gauges<1>,
     minutes_to_full: Family<Labels<1>, Gauge<f64, std::sync::atomic::AtomicU64>>,
@@ -299,6 +300,11 @@ impl Metrics {
         self.0.accept_errors.inc();
     }
 
+    /// Traces were `sent`, or `failed` to be, or were `dropped` for a full queue.
+    pub fn traces(&self, result: Word, count: usize) {
+        self.0.traces.get_or_create(&[word("result", result)]).inc_by(count as u64);
+    }
+
     /// What the cluster still takes, before a scrape: legs that fit, nodes that take them, and minutes until it is full
     /// at the present rate.
     pub fn capacity(&self, kind: Kind, room: Room, minutes_to_full: Option<f64>) {
@@ -399,6 +405,7 @@ impl Inner {
             ),
             accept_errors: book.counter("accept_errors", "connections that a listener failed to accept"),
             front: FrontMetrics::new(&mut book),
+            traces: book.counters("traces", &["result"], "sessions' traces, by what became of them"),
             capacity_legs: book.gauges("capacity_legs", &["kind"], "legs that still fit on the cluster's nodes"),
             capacity_nodes: book.gauges("capacity_nodes", &["kind"], "nodes that take legs of this kind now"),
             minutes_to_full: {
@@ -664,6 +671,7 @@ mod tests {
         metrics.message_dropped("x");
         metrics.probed(&id, true);
         metrics.http_answered("x", 200);
+        metrics.traces("x", 1);
         metrics.capacity(Kind::Play, Room::default(), Some(1.0));
         metrics.migrated(Kind::Play, "x", "x");
         metrics.media_flow_closed(FlowEnd::Closed);
