@@ -6,7 +6,7 @@ use std::{net::IpAddr, net::SocketAddr, ops::RangeInclusive, time::Duration};
 
 use toml::Value;
 
-use super::{ExternalIp, IpRange, MediaMode};
+use super::{AccessLog, ExternalIp, IpRange, MediaMode};
 use crate::domain::{
     balance::PublishPolicy,
     ids::{NodeId, Role, Zone},
@@ -274,6 +274,7 @@ words! {
     PublishPolicy: "least-loaded" => Self::LeastLoaded, "two-choices" => Self::TwoChoices,
         "round-robin" => Self::RoundRobin, "hash" => Self::Hash;
     Conference: "with-publisher" => Self::WithPublisher, "edge" => Self::Edge;
+    AccessLog: "off" => Self::Off, "redacted" => Self::Redacted, "full" => Self::Full;
     MediaMode: "relay" => Self::Relay, "direct" => Self::Direct;
 }
 

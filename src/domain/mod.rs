@@ -10,6 +10,7 @@ pub mod http;
 pub mod ids;
 pub mod limits;
 pub mod record;
+pub mod redact;
 pub mod reject;
 pub mod relay;
 pub mod routing;

@@ -9,6 +9,7 @@
 
 mod actor;
 mod execute;
+mod http;
 mod index;
 mod report;
 mod router;
@@ -22,6 +23,7 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
+pub use http::{HttpAsk, HttpNode, NoNode};
 pub use index::{Full, Occupancy, SessionSeat};
 
 use crate::{
@@ -69,6 +71,7 @@ struct Shared {
     client_limits: SocketLimits,
     dial: Duration,
     router: router::Router,
+    http: Arc<http::HttpShared>,
     occupancy: Occupancy,
     metrics: Metrics,
     /// Absent: media goes directly between clients and nodes.
@@ -105,6 +108,9 @@ impl Sessions {
                 &signaling.turn_credential.0,
             ),
         };
+        let http = Arc::new(http::HttpShared::default());
+        let (swept, stop) = (Arc::clone(&http), shutdown.child());
+        shutdown.spawn(async move { stop.run_until_cancelled(swept.viewers.keep_sweeping()).await });
         let limits = |max_message| SocketLimits { max_message, write_timeout: config.limits.write_timeout };
         Self {
             shared: Arc::new(Shared {
@@ -113,6 +119,7 @@ impl Sessions {
                 client_limits: limits(signaling.max_message),
                 dial: signaling.dial,
                 router: router::Router::new(registry, config.play.wait),
+                http,
                 occupancy: Occupancy::new(config.limits.sessions, config.limits.sessions_per_client, over_limit),
                 metrics,
                 media,

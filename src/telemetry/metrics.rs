@@ -4,6 +4,7 @@
 //! (`&'static str`, from its enums), status codes and node ids; a node's series end when the node is gone, so their
 //! number is bounded by the cluster's size, however often nodes come and go.
 
+mod http;
 mod media;
 
 use std::{
@@ -23,8 +24,8 @@ use crate::domain::{
     ids::{Kind, NodeId},
 };
 
-use self::media::MediaMetrics;
 pub use self::media::{TcpDrop, TcpEnd, WireFacts};
+use self::{http::HttpMetrics, media::MediaMetrics};
 
 /// The content type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -132,6 +133,7 @@ struct Inner {
     waiters: Gauge,
     http_requests: Counters<2>,
     accept_errors: Counter,
+    http: HttpMetrics,
     media: MediaMetrics,
 }
 
@@ -370,6 +372,7 @@ impl Inner {
                 "requests that the door answered itself",
             ),
             accept_errors: book.counter("accept_errors", "connections that a listener failed to accept"),
+            http: HttpMetrics::new(&mut book),
             media: MediaMetrics::new(&mut book),
             scrape: Mutex::default(),
             registry: book.registry,
@@ -623,6 +626,8 @@ mod tests {
         metrics.message_dropped("x");
         metrics.probed(&id, true);
         metrics.http_answered("x", 200);
+        metrics.http_forwarded("x", 200, Duration::ZERO);
+        metrics.http_failed("x");
         metrics.media_flow_closed(FlowEnd::Closed);
         metrics.media_command_refused(Refused::Full);
         let text = metrics.scrape(&one_edge(), StoreFacts::default());
