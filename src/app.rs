@@ -2,7 +2,10 @@
 
 use std::{io::Write, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::Semaphore,
+};
 
 use crate::{
     admin::{self, AdminState},
@@ -17,7 +20,8 @@ use crate::{
     registry::{Backing, Registry, cluster_db::ClusterDb, memory::MemoryDb, mongo::MongoClusterDb},
     sessions::Sessions,
     shutdown::Shutdown,
-    telemetry::{self, logs, metrics::Metrics},
+    telemetry::{self, access::AccessLog, logs, metrics::Metrics},
+    upstream::HttpPool,
 };
 
 /// SIGINT, a second SIGTERM, and the demo end within 2 s; what still runs then is dropped.
@@ -240,7 +244,11 @@ impl Door {
             apps,
             sessions: sessions.clone(),
             readiness: readiness.clone(),
+            nodes: HttpPool::new(front::http_limits(&config.http), metrics.clone()),
             metrics,
+            access: AccessLog::new(config.telemetry.access_log),
+            tunnels: Arc::new(Semaphore::new(config.http.tunnels)),
+            http: Arc::new(config.http.clone()),
             header_timeout: config.limits.header_timeout,
             pages,
             ice_tcp: None,

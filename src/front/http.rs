@@ -12,12 +12,15 @@ use hyper::{
 use super::{
     Front,
     body::{self, Body},
+    forward::{self, Errands},
+    journal::Entry,
     locate,
     visitor::Visitor,
     whip, ws,
 };
 use crate::{
     domain::http::{
+        errand::errand,
         path,
         route::{Route, route},
     },
@@ -34,19 +37,16 @@ pub(super) async fn answer(front: &Front, visitor: Visitor, shutdown: &Shutdown,
         return health_answer(health);
     }
     let mut request = request;
+    let mut entry = Entry::new(front, visitor, &request);
     let Some(target) = normal_target(&mut request) else {
-        let answer = plain(StatusCode::BAD_REQUEST, "this path cannot be read\n");
-        front.metrics.http_answered("none", answer.status().as_u16());
-        return answer;
+        return entry.told(plain(StatusCode::BAD_REQUEST, "this path cannot be read\n"));
     };
     let route = route(target.path());
-    let pattern = route.as_str();
-    let answer = match page(front, target.path(), request.method()) {
-        Some(page) => page,
-        None => routed(front, route, visitor, shutdown, request).await,
-    };
-    front.metrics.http_answered(pattern, answer.status().as_u16());
-    answer
+    entry.route(route.as_str());
+    match page(front, target.path(), request.method()) {
+        Some(page) => entry.told(page),
+        None => routed(front, route, visitor, shutdown, request, entry).await,
+    }
 }
 
 /// Brings the request's path into its one spelling, in the request too, so that everybody reads the same.
@@ -71,15 +71,47 @@ async fn routed(
     visitor: Visitor,
     shutdown: &Shutdown,
     request: Request<Incoming>,
+    mut entry: Entry,
 ) -> Answer {
     if route.app().is_some_and(|app| front.apps.get(app).is_none()) {
-        return plain(StatusCode::NOT_FOUND, "no such app\n");
+        return entry.told(plain(StatusCode::NOT_FOUND, "no such app\n"));
     }
-    match route {
-        Route::Signalling(app) => ws::upgrade(front, app, visitor, shutdown, request),
-        Route::Whip(path) => whip::answer(front, path, visitor, shutdown, request).await,
-        Route::Locate => locate::answer(front, visitor, request).await,
-        Route::Streams(..) | Route::Rest(..) | Route::Page(..) | Route::Forbidden | Route::Nothing => not_found(),
+    let is_tunnel = matches!(route, Route::Page(..)) && forward::is_tunnel(&request);
+    let method = if is_tunnel { "GET" } else { request.method().as_str() };
+    let errand = match errand(&route, method) {
+        Some(Ok(errand)) => Some(errand),
+        Some(Err(refusal)) => return entry.told(forward::not_allowed(refusal)),
+        None => None,
+    };
+    match (route, errand) {
+        (Route::Rest(..), _) if !front.http.expose_rest => entry.told(not_found()),
+        (Route::Streams(app, file) | Route::Rest(app, file) | Route::Page(app, file), Some(errand)) => {
+            if is_tunnel && !ws::is_welcome(front, &app, request.headers()) {
+                return entry.told(plain(StatusCode::FORBIDDEN, "this Origin may not use this app\n"));
+            }
+            let errands = Errands { front, app, errand, file, visitor };
+            if is_tunnel {
+                return forward::tunnel(errands, request, shutdown, entry).await;
+            }
+            let answer = forward::forward(errands, request, &mut entry).await;
+            entry.told(answer)
+        }
+        (Route::Signalling(app), _) => {
+            let answer = ws::upgrade(front, app, visitor, shutdown, request);
+            entry.told(answer)
+        }
+        (Route::Whip(path), _) => {
+            if path.resource.is_some() {
+                entry.hide_after(3);
+            }
+            let answer = whip::answer(front, path, visitor, shutdown, request).await;
+            entry.told(answer)
+        }
+        (Route::Locate, _) => {
+            let answer = locate::answer(front, visitor, request).await;
+            entry.told(answer)
+        }
+        _ => entry.told(not_found()),
     }
 }
 

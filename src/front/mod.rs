@@ -3,7 +3,9 @@
 //! It knows no nodes, streams or MongoDB.
 
 mod body;
+mod forward;
 mod http;
+mod journal;
 mod listener;
 mod locate;
 mod sniff;
@@ -15,10 +17,15 @@ use std::{fmt, sync::Arc, time::Duration};
 
 pub use listener::serve;
 
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, sync::Semaphore};
 
 use crate::{
-    config::Apps, domain::ids::ClientAddr, health::Readiness, sessions::Sessions, telemetry::metrics::Metrics,
+    config::{self, Apps},
+    domain::ids::ClientAddr,
+    health::Readiness,
+    sessions::Sessions,
+    telemetry::{access::AccessLog, metrics::Metrics},
+    upstream::{HttpLimits, HttpPool},
 };
 
 /// A static page by its path: content type and bytes.
@@ -58,10 +65,31 @@ pub struct Front {
     pub readiness: Readiness,
     /// Counts.
     pub metrics: Metrics,
+    /// A line per finished request.
+    pub access: AccessLog,
+    /// `[http]`
+    pub http: Arc<config::Http>,
+    /// Connections to nodes for forwarded requests.
+    pub nodes: HttpPool,
+    /// `http.tunnels`
+    pub tunnels: Arc<Semaphore>,
     /// `limits.header_timeout`
     pub header_timeout: Duration,
     /// The demo's page; absent in `serve`.
     pub pages: Option<Pages>,
     /// Where connections go that turn out to be ICE-TCP; absent: this listener takes none.
     pub ice_tcp: Option<Sink>,
+}
+
+/// How `[http]` keeps connections to nodes.
+pub fn http_limits(http: &config::Http) -> HttpLimits {
+    HttpLimits {
+        connect: http.connect,
+        first_byte: http.first_byte,
+        idle: http.idle,
+        client_idle: http.client_idle,
+        keep_idle: http.keep_idle,
+        max_idle: http.max_idle,
+        max_connections: http.max_connections,
+    }
 }

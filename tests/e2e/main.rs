@@ -7,6 +7,7 @@ mod support;
 mod cluster;
 mod demo_nodes;
 mod door;
+mod http;
 mod ice_tcp;
 mod outages;
 mod registry;
