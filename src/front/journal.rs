@@ -166,7 +166,8 @@ impl hyper::body::Body for Told {
             Some(Ok(frame)) => {
                 let bytes = frame.data_ref().map_or(0, Bytes::len);
                 this.entry.bytes_out += bytes as u64;
-                if this.body.is_end_stream() {
+                // Nobody asks on after trailers.
+                if this.body.is_end_stream() || frame.is_trailers() {
                     this.entry.end = "done";
                 }
             }

@@ -36,7 +36,7 @@ use crate::{
     media::Media,
     registry::Registry,
     shutdown::Shutdown,
-    telemetry::metrics::Metrics,
+    telemetry::{access::AccessLog, metrics::Metrics},
     upstream::{Socket, SocketLimits},
 };
 
@@ -74,6 +74,7 @@ struct Shared {
     http: Arc<http::HttpShared>,
     occupancy: Occupancy,
     metrics: Metrics,
+    access: AccessLog,
     /// Absent: media goes directly between clients and nodes.
     media: Option<Media>,
     shutdown: Shutdown,
@@ -122,6 +123,7 @@ impl Sessions {
                 http,
                 occupancy: Occupancy::new(config.limits.sessions, config.limits.sessions_per_client, over_limit),
                 metrics,
+                access: AccessLog::new(config.telemetry.access_log),
                 media,
                 emptying: shutdown.child(),
                 shutdown,

@@ -34,7 +34,7 @@ use tokio::{net::TcpStream, time::timeout};
 pub use body::{BodyError, NodeBody};
 pub use upload::{Upload, UploadError, Uploaded};
 
-use self::watch::Watch;
+use self::watch::{Watch, Wire};
 use crate::{
     clock,
     domain::ids::NodeAddr,
@@ -271,13 +271,14 @@ impl Lane {
         let dialled = timeout(self.limits.connect, TcpStream::connect(self.address.0)).await;
         let stream = dialled.map_err(|_| SendError::ConnectTimeout)?.map_err(SendError::Connect)?;
         net::tune(&stream).map_err(SendError::Connect)?;
+        let watch = Arc::new(Watch::new(self.limits));
+        let wire = Wire::new(stream, Arc::clone(&watch));
         let shaken = http1::Builder::new()
             .max_buf_size(READ_BUFFER)
             .max_headers(MAX_HEADERS)
-            .handshake(TokioIo::new(stream))
+            .handshake(TokioIo::new(wire))
             .await;
         let (sender, connection) = shaken.map_err(SendError::Lost)?;
-        let watch = Arc::new(Watch::new(self.limits));
         // Not one of the tasks that a shutdown waits for: what it serves is, and a connection that rests need not end.
         tokio::spawn(drive(connection, Arc::clone(&watch), place));
         Ok(Connection { sender, watch, reused: false })
@@ -350,7 +351,7 @@ fn judge(error: hyper::Error, fault: Option<UploadError>) -> SendError {
 }
 
 /// Moves a connection's bytes until it is over, or until it has kept somebody waiting for too long.
-async fn drive(connection: http1::Connection<TokioIo<TcpStream>, Upload>, watch: Arc<Watch>, _place: Place) {
+async fn drive(connection: http1::Connection<TokioIo<Wire>, Upload>, watch: Arc<Watch>, _place: Place) {
     let mut connection = pin!(connection.with_upgrades());
     let mut look = tokio::time::interval(LOOK);
     loop {

@@ -1,8 +1,19 @@
 //! Who keeps a connection to a node waiting, and since when: read once a second by the task that moves its bytes.
 
 use std::{
-    sync::atomic::{AtomicU8, AtomicU64, Ordering},
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
     time::{Duration, Instant},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
 };
 
 use super::HttpLimits;
@@ -32,6 +43,8 @@ pub(super) struct Watch {
     awaits: AtomicU8,
     /// Since when, ms after `begun`.
     since: AtomicU64,
+    /// When the node last sent something, ms after `begun`.
+    heard: AtomicU64,
     /// For whom it was ended, once it was.
     overdue: AtomicU8,
 }
@@ -39,7 +52,13 @@ pub(super) struct Watch {
 impl Watch {
     pub(super) fn new(limits: HttpLimits) -> Self {
         let (awaits, overdue) = (AtomicU8::new(Awaits::Head as u8), AtomicU8::new(Awaits::Nothing as u8));
-        Self { limits, begun: clock::now(), awaits, since: AtomicU64::new(0), overdue }
+        let zero = || AtomicU64::new(0);
+        Self { limits, begun: clock::now(), awaits, since: zero(), heard: zero(), overdue }
+    }
+
+    fn now(&self) -> u64 {
+        let since = clock::now().saturating_duration_since(self.begun).as_millis();
+        u64::try_from(since).unwrap_or(u64::MAX)
     }
 
     /// It rests until the next request.
@@ -70,21 +89,24 @@ impl Watch {
     }
 
     fn set(&self, awaits: Awaits) {
-        let since = clock::now().saturating_duration_since(self.begun).as_millis();
-        self.since.store(u64::try_from(since).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.since.store(self.now(), Ordering::Relaxed);
         self.awaits.store(awaits as u8, Ordering::Release);
     }
 
     /// Whether somebody has waited for too long; notes whom it was for.
     pub(super) fn is_overdue(&self, now: Instant) -> bool {
         let awaits = self.awaits.load(Ordering::Acquire);
+        let (since, heard) = (self.since.load(Ordering::Relaxed), self.heard.load(Ordering::Relaxed));
+        // What the node has sent since it was asked for more lies here: whoever asked does not take it.
+        let untaken = awaits == Awaits::Node as u8 && heard > since;
+        let (awaits, since) = if untaken { (Awaits::Client as u8, heard) } else { (awaits, since) };
         let limit = match awaits {
             awaits if awaits == Awaits::Request as u8 => self.limits.keep_idle,
             awaits if awaits == Awaits::Node as u8 => self.limits.idle,
             awaits if awaits == Awaits::Client as u8 => self.limits.client_idle,
             _ => return false,
         };
-        let since = self.begun + Duration::from_millis(self.since.load(Ordering::Relaxed));
+        let since = self.begun + Duration::from_millis(since);
         let overdue = now.saturating_duration_since(since) >= limit;
         if overdue {
             self.overdue.store(awaits, Ordering::Release);
@@ -100,6 +122,55 @@ impl Watch {
     /// The connection was ended because the client took nothing.
     pub(super) fn client_was_overdue(&self) -> bool {
         self.overdue.load(Ordering::Acquire) == Awaits::Client as u8
+    }
+}
+
+/// A connection to a node, which notes when the node was heard.
+pub(super) struct Wire {
+    stream: TcpStream,
+    watch: Arc<Watch>,
+}
+
+impl Wire {
+    pub(super) fn new(stream: TcpStream, watch: Arc<Watch>) -> Self {
+        Self { stream, watch }
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if buffer.filled().len() > before {
+            self.watch.heard.store(self.watch.now(), Ordering::Relaxed);
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 

@@ -92,7 +92,7 @@ async fn bodies_stream_both_ways_with_their_trailers() {
         .await;
     assert_eq!(client.until("\r\n\r\n").await, "HTTP/1.1 100 Continue\r\n\r\n", "the door asks for the body itself");
     client.send("3\r\nabc\r\n").await.send("0\r\n\r\n").await;
-    let answer = client.until("X-Sum: 7\r\n\r\n").await.to_lowercase();
+    let answer = client.until("x-sum: 7\r\n\r\n").await.to_lowercase();
     assert!(answer.starts_with("http/1.1 200"), "{answer}");
     assert!(answer.contains("5\r\nhello\r\n0\r\nx-sum: 7\r\n"), "{answer}");
     let seen = node.only();

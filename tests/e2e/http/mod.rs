@@ -2,7 +2,10 @@
 
 mod abuse;
 mod forward;
+mod journal;
+mod on_demo;
 mod trouble;
+mod tunnels;
 
 use std::{
     io,
@@ -294,10 +297,6 @@ impl Client {
         };
         timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("{end:?} did not come"));
         String::from_utf8_lossy(&bytes).into_owned()
-    }
-
-    pub(super) fn stream(&mut self) -> &mut TcpStream {
-        &mut self.0
     }
 }
 
