@@ -203,9 +203,7 @@ mod tests {
 
     #[test]
     fn tables_of_what_is_not_built_are_unknown_keys() {
-        for table in
-            ["[tls]", "[http]\nexpose_rest = true", "[[listen]]\nproxy = \"required\"", "[media]\nice_tcp = true"]
-        {
+        for table in ["[tls]", "[http]\nhttp3 = true", "[[listen]]\nproxy = \"required\"", "[media]\nice_tcp = true"] {
             let problems = bad(&format!("{LEAST}{table}"));
             assert!(problems.contains("unknown key"), "{problems}");
         }

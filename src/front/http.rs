@@ -98,7 +98,8 @@ async fn routed(
         }
         (Route::Signalling(app), _) => {
             let answer = ws::upgrade(front, app, visitor, shutdown, request);
-            entry.told(answer)
+            let opens = answer.status() == StatusCode::SWITCHING_PROTOCOLS || answer.status().is_success();
+            if opens { entry.became_session(answer) } else { entry.told(answer) }
         }
         (Route::Whip(path), _) => {
             if path.resource.is_some() {

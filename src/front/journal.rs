@@ -93,6 +93,12 @@ impl Entry {
         (self.bytes_in, self.bytes_out, self.end) = (bytes_in, bytes_out, end);
     }
 
+    /// The answer of a request that has become a session, which has a line of its own.
+    pub(super) fn became_session(mut self, answer: Answer) -> Answer {
+        self.target = None;
+        self.told(answer)
+    }
+
     /// The answer, whose end is this request's.
     pub(super) fn told(mut self, answer: Answer) -> Answer {
         self.head(answer.status().as_u16());

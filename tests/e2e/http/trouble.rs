@@ -134,7 +134,7 @@ async fn a_client_that_stops_reading_holds_back_the_node_and_is_ended_without_hu
         _ => ok("fine"),
     })
     .await;
-    let mut door = door(&[node.table("edge-1", "edge")], "[http]\nclient_idle = \"1s\"\n").await;
+    let mut door = door(&[node.table("edge-1", "edge")], "[http]\nclient_idle = \"1s\"\nkeep_idle = \"1s\"\n").await;
     let before = door.resident_mib();
     let mut slow = Client::connect(&door).await;
     slow.send("GET /LiveApp/endless HTTP/1.1\r\nHost: a\r\n\r\n").await.until("xxxx").await;
