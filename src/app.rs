@@ -2,6 +2,7 @@
 
 use std::{io::Write, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::Semaphore,
@@ -13,14 +14,19 @@ use crate::{
     config::{self, Config, StaticNode},
     demo,
     domain::ids::AppName,
-    front::{self, Front, Pages, Sink},
+    front::{self, Front, Pages, Sink, Tls},
     health::{Prober, Readiness, listener},
     media::Media,
     net,
     registry::{Backing, Registry, cluster_db::ClusterDb, memory::MemoryDb, mongo::MongoClusterDb},
     sessions::Sessions,
     shutdown::Shutdown,
-    telemetry::{self, access::AccessLog, logs, metrics::Metrics},
+    telemetry::{
+        self,
+        access::AccessLog,
+        logs::{self, LogHandle},
+        metrics::Metrics,
+    },
     upstream::HttpPool,
 };
 
@@ -64,7 +70,8 @@ impl AppError {
 
 /// `forebay check`
 pub fn check(file: &Path) -> Result<(), AppError> {
-    load(file).map(drop)
+    let config = load(file)?;
+    open_tls(&config, &Metrics::new()).map(drop)
 }
 
 /// `forebay serve`
@@ -72,7 +79,8 @@ pub async fn serve(file: &Path) -> Result<(), AppError> {
     let config = load(file)?;
     let shutdown = Shutdown::new();
     let backing = if config.mongo.is_some() { Backing::Mongo } else { Backing::None };
-    let door = Door::open(config, backing, None, &shutdown).await?;
+    let logs = start_logs(&config)?;
+    let door = Door::open(config, backing, None, logs, &shutdown).await?;
     // Before the ready line: whoever reads it may signal at once.
     let signals = Signals::new()?;
     door.announce()?;
@@ -84,11 +92,11 @@ pub async fn run_demo(options: cli::Demo) -> Result<(), AppError> {
     let mut config = Config::demo();
     // Where both are at one address, what clients are told of the one holds for the other.
     let ice_tcp = options.listen.ip() == options.media.ip();
-    config.listen = vec![config::Listen { bind: options.listen, ice_tcp }];
+    config.listen = vec![config::Listen { ice_tcp, ..config::Listen::plain(options.listen) }];
     config.admin.bind = options.admin;
     config.media.bind = options.media.ip();
     config.media.ports = ports(options.media.port());
-    start_logs(&config)?;
+    let logs = start_logs(&config)?;
     let shutdown = Shutdown::new();
     let (db, backing) = match &options.mongo {
         Some(uri) => {
@@ -109,7 +117,7 @@ pub async fn run_demo(options: cli::Demo) -> Result<(), AppError> {
     let cluster = demo::Cluster::start(cluster, db, &shutdown).await.map_err(unavailable)?;
     config.nodes.discover = false;
     config.nodes.fixed = cluster.nodes().into_iter().map(fixed).collect();
-    let door = Door::open(config, backing, Some(demo::page::asset), &shutdown).await?;
+    let door = Door::open(config, backing, Some(demo::page::asset), logs, &shutdown).await?;
     let mut signals = Signals::new()?;
     door.announce()?;
     signals.next().await;
@@ -171,10 +179,10 @@ fn load(file: &Path) -> Result<Config, AppError> {
     Config::load(file, &config::process_environment()).map_err(|problems| AppError::Config(problems.to_string()))
 }
 
-fn start_logs(config: &Config) -> Result<(), AppError> {
-    logs::start(&config.telemetry.log, config.telemetry.json).map_err(unavailable)?;
+fn start_logs(config: &Config) -> Result<LogHandle, AppError> {
+    let logs = logs::start(&config.telemetry.log, config.telemetry.json).map_err(unavailable)?;
     tracing::info!(build = telemetry::BUILD, "forebay");
-    Ok(())
+    Ok(logs)
 }
 
 fn unavailable(error: impl std::error::Error) -> AppError {
@@ -189,7 +197,8 @@ fn unavailable(error: impl std::error::Error) -> AppError {
 
 /// A door whose listeners are up.
 struct Door {
-    http: Vec<SocketAddr>,
+    /// The public listeners' URLs.
+    http: Vec<String>,
     admin: SocketAddr,
     /// Where media is relayed; absent: nowhere.
     media: Option<SocketAddr>,
@@ -204,26 +213,28 @@ impl Door {
         config: Config,
         backing: Backing,
         pages: Option<Pages>,
+        logs: LogHandle,
         shutdown: &Shutdown,
     ) -> Result<Self, AppError> {
-        if pages.is_none() {
-            start_logs(&config)?;
-        }
         // Everything is bound before anything is served: a port that is taken is told at once, and nothing half starts.
         let mut listeners = Vec::new();
         for listen in &config.listen {
             let listener = net::listen(listen.bind).map_err(bind("listen.bind", listen.bind))?;
-            listeners.push((listener, listen.ice_tcp));
+            listeners.push((listener, listen));
         }
-        let ice_tcp = listeners.iter().filter(|(_, ice_tcp)| *ice_tcp).map(|(listener, _)| listener.local_addr());
+        let ice_tcp = listeners.iter().filter(|(_, listen)| listen.ice_tcp).map(|(listener, _)| listener.local_addr());
         let ice_tcp = ice_tcp.collect::<Result<Vec<_>, _>>()?;
         let readiness = Readiness::new();
         if let Some(address) = config.health.bind {
             listener::start(address, readiness.clone(), shutdown.child()).map_err(bind("health.bind", address))?;
         }
         let metrics = Metrics::new();
+        let tls = open_tls(&config, &metrics)?;
+        if let Some(tls) = &tls {
+            tls.watch(shutdown);
+        }
         let registry = Registry::start(&config, backing, shutdown).await.map_err(unavailable)?;
-        Prober::start(&config.health, registry.clone(), metrics.clone(), shutdown);
+        let probes = Prober::start(&config.health, registry.clone(), metrics.clone(), shutdown);
         let full = readiness.clone();
         let over_limit = Arc::new(move |over| full.set_over_limit(over));
         let media = match config.media.mode {
@@ -237,11 +248,21 @@ impl Door {
             media.clone().map(|media| Sink::new(move |stream, client, read| media.take_tcp(stream, client, read)));
         let sessions = Sessions::new(&config, registry.clone(), metrics.clone(), media, over_limit, shutdown.clone());
         let apps = Arc::new(config.apps.clone());
-        let state =
-            AdminState { registry, metrics: metrics.clone(), apps: Arc::clone(&apps), play_wait: config.play.wait };
+        let state = AdminState {
+            registry,
+            sessions: sessions.clone(),
+            probes,
+            readiness: readiness.clone(),
+            metrics: metrics.clone(),
+            logs: Some(logs),
+            apps: Arc::clone(&apps),
+            play_wait: config.play.wait,
+            door_name: config.door.name.clone(),
+            shutdown: config.shutdown.clone(),
+        };
         let admin = admin::start(&config.admin, state, shutdown).map_err(unavailable)?;
-        let front = Front {
-            apps,
+        let front = Arc::new(Front {
+            apps: ArcSwap::new(apps),
             sessions: sessions.clone(),
             readiness: readiness.clone(),
             nodes: HttpPool::new(front::http_limits(&config.http), metrics.clone()),
@@ -249,15 +270,13 @@ impl Door {
             access: AccessLog::new(config.telemetry.access_log),
             tunnels: Arc::new(Semaphore::new(config.http.tunnels)),
             http: Arc::new(config.http.clone()),
-            header_timeout: config.limits.header_timeout,
             pages,
-            ice_tcp: None,
-        };
+        });
         let mut http = Vec::new();
-        for (listener, ice_tcp) in listeners {
-            let front = Front { ice_tcp: sink.clone().filter(|_| ice_tcp), ..front.clone() };
-            http.push(listener.local_addr()?);
-            shutdown.spawn(front::serve(listener, front, shutdown.clone()));
+        for (socket, listen) in listeners {
+            let settings = front::Settings::new(listen, &config.limits, tls.as_ref(), sink.as_ref());
+            let address = front::serve(socket, settings, Arc::clone(&front), shutdown)?.address();
+            http.push(format!("{}://{address}", if listen.tls { "https" } else { "http" }));
         }
         readiness.started();
         let config::ShutdownConfig { lame_duck, deadline } = config.shutdown;
@@ -266,7 +285,7 @@ impl Door {
 
     /// Prints the one line of stdout.
     fn announce(&self) -> Result<(), AppError> {
-        let http = self.http.first().map_or_else(String::new, |address| format!("http://{address}"));
+        let http = self.http.first().map_or("", String::as_str);
         let (admin, pid) = (self.admin, std::process::id());
         let mut stdout = std::io::stdout().lock();
         let media = self.media.map_or_else(|| "direct".to_owned(), |address| format!("udp://{address}"));
@@ -294,6 +313,14 @@ impl Door {
         tokio::time::sleep(self.lame_duck).await;
         self.sessions.drain(self.deadline).await;
     }
+}
+
+/// What listeners with TLS share, if there is one.
+fn open_tls(config: &Config, metrics: &Metrics) -> Result<Option<Tls>, AppError> {
+    if !config.listen.iter().any(|listen| listen.tls) {
+        return Ok(None);
+    }
+    Tls::open(&config.tls, metrics).map(Some).map_err(|error| AppError::Config(format!("tls.certificates: {error}")))
 }
 
 fn bind(what: &'static str, address: SocketAddr) -> impl FnOnce(std::io::Error) -> AppError {

@@ -3,20 +3,28 @@
 //! It knows no nodes, streams or MongoDB.
 
 mod body;
+mod connection;
 mod forward;
 mod http;
 mod journal;
 mod listener;
 mod locate;
+mod pace;
+mod proxy_protocol;
+mod seats;
 mod sniff;
+mod tls;
+mod transport;
 mod visitor;
 mod whip;
 mod ws;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc};
 
-pub use listener::serve;
+pub use listener::{Listening, Settings, serve};
+pub use tls::{CertificateError, Tls, TlsError};
 
+use arc_swap::ArcSwap;
 use tokio::{net::TcpStream, sync::Semaphore};
 
 use crate::{
@@ -54,11 +62,11 @@ impl fmt::Debug for Sink {
     }
 }
 
-/// What every public listener needs.
-#[derive(Debug, Clone)]
+/// What all public listeners share; what is one listener's own stands in [`Settings`].
+#[derive(Debug)]
 pub struct Front {
-    /// Which apps exist.
-    pub apps: Arc<Apps>,
+    /// Which apps exist. A reload stores others.
+    pub apps: ArcSwap<Apps>,
     /// Runs what is upgraded.
     pub sessions: Sessions,
     /// What `/healthz` says.
@@ -73,12 +81,8 @@ pub struct Front {
     pub nodes: HttpPool,
     /// `http.tunnels`
     pub tunnels: Arc<Semaphore>,
-    /// `limits.header_timeout`
-    pub header_timeout: Duration,
     /// The demo's page; absent in `serve`.
     pub pages: Option<Pages>,
-    /// Where connections go that turn out to be ICE-TCP; absent: this listener takes none.
-    pub ice_tcp: Option<Sink>,
 }
 
 /// How `[http]` keeps connections to nodes.

@@ -8,21 +8,30 @@
 //! ```
 
 mod actor;
+mod directory;
 mod execute;
 mod http;
 mod index;
 mod report;
 mod router;
+pub mod story;
 
 use std::{
     net::IpAddr,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::broadcast::{self, error::RecvError},
+};
 use tokio_util::sync::CancellationToken;
 
+pub use directory::{Card, Directory, News, Page};
 pub use http::{HttpAsk, HttpNode, NoNode};
 pub use index::{Full, Occupancy, SessionSeat};
 
@@ -33,7 +42,7 @@ use crate::{
         session::{RelaySide, SessionSettings},
         signaling,
     },
-    media::Media,
+    media::{Media, MediaEvent},
     registry::Registry,
     shutdown::Shutdown,
     telemetry::{access::AccessLog, metrics::Metrics},
@@ -73,6 +82,7 @@ struct Shared {
     router: router::Router,
     http: Arc<http::HttpShared>,
     occupancy: Occupancy,
+    directory: Directory,
     metrics: Metrics,
     access: AccessLog,
     /// Absent: media goes directly between clients and nodes.
@@ -81,6 +91,8 @@ struct Shared {
     /// Cancelled when the door empties itself, `empty_within` being set before that, and when it stops.
     emptying: CancellationToken,
     empty_within: OnceLock<Duration>,
+    /// An operator empties the door.
+    refusing: AtomicBool,
 }
 
 impl Sessions {
@@ -109,6 +121,10 @@ impl Sessions {
                 &signaling.turn_credential.0,
             ),
         };
+        let directory = Directory::default();
+        if let Some(media) = &media {
+            shutdown.spawn(tell_media(media.events(), directory.clone(), shutdown.child()));
+        }
         let http = Arc::new(http::HttpShared::default());
         let (swept, stop) = (Arc::clone(&http), shutdown.child());
         shutdown.spawn(async move { stop.run_until_cancelled(swept.viewers.keep_sweeping()).await });
@@ -122,12 +138,14 @@ impl Sessions {
                 router: router::Router::new(registry, config.play.wait),
                 http,
                 occupancy: Occupancy::new(config.limits.sessions, config.limits.sessions_per_client, over_limit),
+                directory,
                 metrics,
                 access: AccessLog::new(config.telemetry.access_log),
                 media,
                 emptying: shutdown.child(),
                 shutdown,
                 empty_within: OnceLock::new(),
+                refusing: AtomicBool::new(false),
             }),
         }
     }
@@ -135,6 +153,11 @@ impl Sessions {
     /// Takes a seat for a client that wants to connect, or says which limit is reached.
     pub fn seat(&self, client: IpAddr) -> Result<SessionSeat, Full> {
         self.shared.occupancy.seat(client)
+    }
+
+    /// Who is connected.
+    pub fn directory(&self) -> &Directory {
+        &self.shared.directory
     }
 
     /// Sessions that are open now.
@@ -155,9 +178,14 @@ impl Sessions {
         let _ = tokio::time::timeout(limit + EMPTY_LOOK, all_gone).await;
     }
 
-    /// Whether [`Sessions::drain`] has begun: a new session would be ended at once.
+    /// Whether [`Sessions::drain`] has begun, or an operator empties the door: a new session would be ended at once.
     pub fn is_ending(&self) -> bool {
-        self.shared.emptying.is_cancelled()
+        self.shared.emptying.is_cancelled() || self.shared.refusing.load(Ordering::Acquire)
+    }
+
+    /// An operator empties the door, or does no more.
+    pub fn refuse_new(&self, refuse: bool) {
+        self.shared.refusing.store(refuse, Ordering::Release);
     }
 
     /// Bounds of a client's socket.
@@ -171,6 +199,22 @@ impl Sessions {
         C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         actor::run(Arc::clone(&self.shared), client)
+    }
+}
+
+/// What relay threads see of a session's media becomes part of its story.
+async fn tell_media(mut events: broadcast::Receiver<MediaEvent>, directory: Directory, stop: CancellationToken) {
+    while let Some(event) = stop.run_until_cancelled(events.recv()).await {
+        match event {
+            Ok(MediaEvent::Relay(event)) => {
+                if let Some(what) = story::What::of_media(&event.kind) {
+                    directory.tell(event.session, what);
+                }
+            }
+            Ok(MediaEvent::Refused { .. }) => {}
+            Err(RecvError::Lagged(missed)) => tracing::debug!(missed, "media events that no story tells"),
+            Err(RecvError::Closed) => return,
+        }
     }
 }
 

@@ -4,11 +4,13 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod admin;
 mod cluster;
 mod demo_nodes;
 mod door;
 mod http;
 mod ice_tcp;
+mod listeners;
 mod outages;
 mod registry;
 mod relay;

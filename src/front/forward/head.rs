@@ -183,7 +183,7 @@ mod tests {
     }
 
     fn visitor() -> Visitor {
-        Visitor { client: ClientAddr("[::ffff:203.0.113.7]:4000".parse().unwrap()), secure: true }
+        Visitor { client: ClientAddr("[::ffff:203.0.113.7]:4000".parse().unwrap()), secure: true, endpoint: None }
     }
 
     #[test]

@@ -15,7 +15,7 @@ use http_body_util::BodyExt as _;
 use hyper::{
     Method, Request, Response, StatusCode,
     body::Incoming,
-    header::{ALLOW, CONNECTION, HeaderValue, RETRY_AFTER, SET_COOKIE, USER_AGENT},
+    header::{ALLOW, CONNECTION, HeaderValue, SET_COOKIE, USER_AGENT},
     http::request::Parts,
 };
 
@@ -26,7 +26,7 @@ pub(super) use self::{
 };
 use super::{
     Front,
-    http::{Answer, plain},
+    http::{Answer, busy, plain},
     journal::Entry,
     visitor::Visitor,
 };
@@ -41,8 +41,6 @@ use crate::{
 
 /// Nodes that one request is tried on.
 const TRIES: usize = 3;
-/// Players ask again by themselves; this is for the rest.
-const RETRY_SECONDS: &str = "2";
 
 /// A request on its way to a node.
 pub(super) struct Errands<'a> {
@@ -207,12 +205,6 @@ fn explain(error: &SendError) -> Answer {
             closing(plain(StatusCode::BAD_REQUEST, "the body did not come whole\n"))
         }
     }
-}
-
-fn busy(text: &'static str) -> Answer {
-    let mut answer = plain(StatusCode::SERVICE_UNAVAILABLE, text);
-    answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(RETRY_SECONDS));
-    answer
 }
 
 /// An answer after which nothing more is read from the connection.

@@ -25,10 +25,14 @@ use tokio::{
     sync::OwnedSemaphorePermit,
 };
 
-use super::{Asked, Errands, TRIES, busy, explain, head, refuse};
+use super::{Asked, Errands, TRIES, explain, head, refuse};
 use crate::{
     clock,
-    front::{body, http::Answer, journal::Entry},
+    front::{
+        body,
+        http::{Answer, busy},
+        journal::Entry,
+    },
     health::Ready,
     shutdown::Shutdown,
     telemetry::metrics::Held,

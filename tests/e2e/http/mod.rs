@@ -4,6 +4,7 @@ mod abuse;
 mod forward;
 mod journal;
 mod on_demo;
+mod over_h2;
 mod trouble;
 mod tunnels;
 
