@@ -11,7 +11,7 @@
 use std::{io::Write, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -32,7 +32,8 @@ use crate::{
     registry::{Backing, Registry},
     sessions::Sessions,
     shutdown::Shutdown,
-    telemetry::{logs::LogHandle, metrics::Metrics},
+    telemetry::{access::AccessLog, logs::LogHandle, metrics::Metrics},
+    upstream::HttpPool,
 };
 
 /// How often a door that finishes its sessions looks whether any is left.
@@ -156,7 +157,11 @@ impl Door {
             apps: ArcSwap::from_pointee(config.apps.clone()),
             sessions: sessions.clone(),
             readiness: readiness.clone(),
+            nodes: HttpPool::new(front::http_limits(&config.http), metrics.clone()),
             metrics: metrics.clone(),
+            access: AccessLog::new(config.telemetry.access_log),
+            tunnels: Arc::new(Semaphore::new(config.http.tunnels)),
+            http: ArcSwap::from_pointee(config.http.clone()),
             locate: Locate { public_url: config.door.public_url.clone(), peers: peers(&registry) },
             pages,
         });
@@ -204,10 +209,11 @@ impl Door {
             });
         let http = first.unwrap_or_default();
         let media = at.media.map_or_else(|| "direct".to_owned(), |address| format!("udp://{address}"));
+        // Behind what every reader of the line knows.
         let health = at.health.map_or_else(String::new, |address| format!(" health=http://{address}"));
         let (admin, pid) = (at.admin, std::process::id());
         let mut stdout = std::io::stdout().lock();
-        let line = format!("ready http={http} admin=http://{admin}{health} media={media} pid={pid}\n");
+        let line = format!("ready http={http} admin=http://{admin} media={media} pid={pid}{health}\n");
         let said = stdout.write_all(line.as_bytes()).and_then(|()| stdout.flush());
         if self.is_first {
             said?;

@@ -10,6 +10,7 @@
 mod actor;
 mod directory;
 mod execute;
+mod http;
 mod index;
 mod mover;
 mod report;
@@ -34,6 +35,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub use directory::{Card, Directory, News, Page};
+pub use http::{HttpAsk, HttpNode, NoNode};
 pub use index::{Full, Occupancy, SessionSeat};
 
 use crate::{
@@ -47,7 +49,7 @@ use crate::{
     media::{Media, MediaEvent},
     registry::Registry,
     shutdown::Shutdown,
-    telemetry::{metrics::Metrics, otlp::Exporter},
+    telemetry::{access::AccessLog, metrics::Metrics, otlp::Exporter},
     upstream::{Socket, SocketLimits},
 };
 
@@ -80,9 +82,11 @@ struct Shared {
     /// A session keeps what it began with.
     rules: ArcSwap<Rules>,
     router: router::Router,
+    http: Arc<http::HttpShared>,
     occupancy: Occupancy,
     directory: Directory,
     metrics: Metrics,
+    access: AccessLog,
     /// Absent: media goes directly between clients and nodes.
     media: Option<Media>,
     shutdown: Shutdown,
@@ -149,12 +153,17 @@ impl Sessions {
         if let Some(media) = &media {
             shutdown.spawn(tell_media(media.events(), directory.clone(), shutdown.child()));
         }
+        let http = Arc::new(http::HttpShared::default());
+        let (swept, stop) = (Arc::clone(&http), shutdown.child());
+        shutdown.spawn(async move { stop.run_until_cancelled(swept.viewers.keep_sweeping()).await });
         let shared = Arc::new(Shared {
             rules: ArcSwap::from_pointee(Rules::new(config, media.as_ref())),
             router: router::Router::new(registry),
+            http,
             occupancy: Occupancy::new(config.limits.sessions, config.limits.sessions_per_client, over_limit),
             directory,
             metrics,
+            access: AccessLog::new(config.telemetry.access_log),
             media,
             emptying: shutdown.child(),
             shutdown,
