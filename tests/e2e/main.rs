@@ -11,3 +11,4 @@ mod ice_tcp;
 mod outages;
 mod registry;
 mod relay;
+mod whip;

@@ -17,6 +17,7 @@ mod frag;
 mod leaks;
 mod lines;
 mod outline;
+mod pair;
 mod rewrite;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ pub use candidate::{
 pub use description::{Description, Media, MediaKind, NodeCandidate};
 pub use frag::{frag_to_client, frag_to_node};
 pub use leaks::leaks;
+pub use pair::{Answers, Unanswerable, answer_both};
 pub use rewrite::{to_client, to_node};
 
 /// Bytes of a description or fragment; browsers stay below 20 KiB.
