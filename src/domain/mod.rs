@@ -16,3 +16,4 @@ pub mod sdp;
 pub mod session;
 pub mod signaling;
 pub mod sniff;
+pub mod whip;
