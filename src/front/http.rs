@@ -1,18 +1,29 @@
-//! Routes a request: health first, then the WebSocket of an app, then the demo's page, else 404.
+//! Routes a request: health first, then its path in one spelling, then what the path leads to.
+
+use std::borrow::Cow;
 
 use hyper::{
-    Method, Request, Response, StatusCode,
+    Method, Request, Response, StatusCode, Uri,
     body::Incoming,
     header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue},
+    http::uri::PathAndQuery,
 };
 
 use super::{
     Front,
     body::{self, Body},
+    locate,
     visitor::Visitor,
-    ws,
+    whip, ws,
 };
-use crate::{domain::ids::AppName, health, shutdown::Shutdown};
+use crate::{
+    domain::http::{
+        path,
+        route::{Route, route},
+    },
+    health,
+    shutdown::Shutdown,
+};
 
 /// What a client gets.
 pub(super) type Answer = Response<Body>;
@@ -22,18 +33,58 @@ pub(super) async fn answer(front: &Front, visitor: Visitor, shutdown: &Shutdown,
     if let Some(health) = health::answer(request.method().as_str(), request.uri().path(), &front.readiness) {
         return health_answer(health);
     }
-    let (route, answer) = match websocket_app(request.uri().path()) {
-        Some(name) => {
-            let known = name.parse::<AppName>().ok().filter(|app| front.apps.get(app).is_some());
-            match known {
-                Some(app) => ("websocket", ws::upgrade(front, app, visitor, shutdown, request)),
-                None => ("websocket", plain(StatusCode::NOT_FOUND, "no such app\n")),
-            }
-        }
-        None => ("page", page(front, &request)),
+    let mut request = request;
+    let Some(target) = normal_target(&mut request) else {
+        let answer = plain(StatusCode::BAD_REQUEST, "this path cannot be read\n");
+        front.metrics.http_answered("none", answer.status().as_u16());
+        return answer;
     };
-    front.metrics.http_answered(route, answer.status().as_u16());
+    let route = route(target.path());
+    let pattern = route.as_str();
+    let answer = match page(front, target.path(), request.method()) {
+        Some(page) => page,
+        None => routed(front, route, visitor, shutdown, request).await,
+    };
+    front.metrics.http_answered(pattern, answer.status().as_u16());
     answer
+}
+
+/// Brings the request's path into its one spelling, in the request too, so that everybody reads the same.
+fn normal_target(request: &mut Request<Incoming>) -> Option<PathAndQuery> {
+    let uri = request.uri();
+    let target = uri.path_and_query()?;
+    let Cow::Owned(normal) = path::normalise(target.path()).ok()? else { return Some(target.clone()) };
+    let text = match target.query() {
+        Some(query) => format!("{normal}?{query}"),
+        None => normal,
+    };
+    let target: PathAndQuery = text.parse().ok()?;
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(target.clone());
+    *request.uri_mut() = Uri::from_parts(parts).ok()?;
+    Some(target)
+}
+
+async fn routed(
+    front: &Front,
+    route: Route<'_>,
+    visitor: Visitor,
+    shutdown: &Shutdown,
+    request: Request<Incoming>,
+) -> Answer {
+    if route.app().is_some_and(|app| front.apps.get(app).is_none()) {
+        return plain(StatusCode::NOT_FOUND, "no such app\n");
+    }
+    match route {
+        Route::Signalling(app) => ws::upgrade(front, app, visitor, shutdown, request),
+        Route::Whip(path) => whip::answer(front, path, visitor, shutdown, request).await,
+        Route::Locate => locate::answer(front, visitor, request).await,
+        Route::Streams(..) | Route::Rest(..) | Route::Page(..) | Route::Forbidden | Route::Nothing => not_found(),
+    }
+}
+
+fn not_found() -> Answer {
+    plain(StatusCode::NOT_FOUND, "not found\n")
 }
 
 fn health_answer(health: health::Answer) -> Answer {
@@ -45,25 +96,18 @@ fn health_answer(health: health::Answer) -> Answer {
     answer
 }
 
-/// The app of `/{app}/websocket`. Anything less exact is not signalling.
-fn websocket_app(path: &str) -> Option<&str> {
-    path.strip_prefix('/')?.strip_suffix("/websocket").filter(|app| !app.contains('/'))
-}
-
-fn page(front: &Front, request: &Request<Incoming>) -> Answer {
-    let found = front.pages.and_then(|pages| pages(request.uri().path()));
-    let Some((content_type, bytes)) = found else {
-        return plain(StatusCode::NOT_FOUND, "not found\n");
-    };
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+/// The demo's page, where the path is one of its files.
+fn page(front: &Front, path: &str, method: &Method) -> Option<Answer> {
+    let (content_type, bytes) = front.pages.and_then(|pages| pages(path))?;
+    if !matches!(*method, Method::GET | Method::HEAD) {
         let mut answer = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
         answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-        return answer;
+        return Some(answer);
     }
     let mut answer = Response::new(body::fixed(bytes));
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    answer
+    Some(answer)
 }
 
 pub(super) fn plain(status: StatusCode, text: &'static str) -> Answer {
@@ -71,20 +115,4 @@ pub(super) fn plain(status: StatusCode, text: &'static str) -> Answer {
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     answer
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_the_exact_signalling_path_is_signalling() {
-        assert_eq!(websocket_app("/LiveApp/websocket"), Some("LiveApp"));
-        for other in
-            ["/LiveApp/websocket/", "/LiveApp/websocket/signaling", "/a/b/websocket", "/websocketx", "/LiveApp"]
-        {
-            assert_eq!(websocket_app(other), None, "{other}");
-        }
-        assert_eq!(websocket_app("//websocket"), Some(""), "and the empty name is no app");
-    }
 }

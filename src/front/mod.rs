@@ -5,8 +5,10 @@
 mod body;
 mod http;
 mod listener;
+mod locate;
 mod sniff;
 mod visitor;
+mod whip;
 mod ws;
 
 use std::{fmt, sync::Arc, time::Duration};
