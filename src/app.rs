@@ -2,6 +2,7 @@
 
 use std::{io::Write, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
@@ -10,12 +11,12 @@ use crate::{
     config::{self, Config, StaticNode},
     demo,
     domain::ids::AppName,
-    front::{self, Front, Pages, Sink},
+    front::{self, Front, Pages, Sink, Tls},
     health::{Prober, Readiness, listener},
     media::Media,
     net,
     registry::{Backing, Registry, cluster_db::ClusterDb, memory::MemoryDb, mongo::MongoClusterDb},
-    sessions::Sessions,
+    sessions::{Resources, Sessions},
     shutdown::Shutdown,
     telemetry::{self, logs, metrics::Metrics},
 };
@@ -80,7 +81,7 @@ pub async fn run_demo(options: cli::Demo) -> Result<(), AppError> {
     let mut config = Config::demo();
     // Where both are at one address, what clients are told of the one holds for the other.
     let ice_tcp = options.listen.ip() == options.media.ip();
-    config.listen = vec![config::Listen { bind: options.listen, ice_tcp }];
+    config.listen = vec![config::Listen { ice_tcp, ..config::Listen::plain(options.listen) }];
     config.admin.bind = options.admin;
     config.media.bind = options.media.ip();
     config.media.ports = ports(options.media.port());
@@ -209,15 +210,16 @@ impl Door {
         let mut listeners = Vec::new();
         for listen in &config.listen {
             let listener = net::listen(listen.bind).map_err(bind("listen.bind", listen.bind))?;
-            listeners.push((listener, listen.ice_tcp));
+            listeners.push((listener, listen));
         }
-        let ice_tcp = listeners.iter().filter(|(_, ice_tcp)| *ice_tcp).map(|(listener, _)| listener.local_addr());
+        let ice_tcp = listeners.iter().filter(|(_, listen)| listen.ice_tcp).map(|(listener, _)| listener.local_addr());
         let ice_tcp = ice_tcp.collect::<Result<Vec<_>, _>>()?;
         let readiness = Readiness::new();
         if let Some(address) = config.health.bind {
             listener::start(address, readiness.clone(), shutdown.child()).map_err(bind("health.bind", address))?;
         }
         let metrics = Metrics::new();
+        let tls = open_tls(&config, &metrics)?;
         let registry = Registry::start(&config, backing, shutdown).await.map_err(unavailable)?;
         Prober::start(&config.health, registry.clone(), metrics.clone(), shutdown);
         let full = readiness.clone();
@@ -236,20 +238,18 @@ impl Door {
         let state =
             AdminState { registry, metrics: metrics.clone(), apps: Arc::clone(&apps), play_wait: config.play.wait };
         let admin = admin::start(&config.admin, state, shutdown).map_err(unavailable)?;
-        let front = Front {
-            apps,
+        let front = Arc::new(Front {
+            apps: ArcSwap::new(apps),
+            resources: Resources::new(&config.signaling, sessions.clone(), shutdown.clone()),
             sessions: sessions.clone(),
             readiness: readiness.clone(),
             metrics,
-            header_timeout: config.limits.header_timeout,
             pages,
-            ice_tcp: None,
-        };
+        });
         let mut http = Vec::new();
-        for (listener, ice_tcp) in listeners {
-            let front = Front { ice_tcp: sink.clone().filter(|_| ice_tcp), ..front.clone() };
-            http.push(listener.local_addr()?);
-            shutdown.spawn(front::serve(listener, front, shutdown.clone()));
+        for (socket, listen) in listeners {
+            let settings = front::Settings::new(listen, &config.limits, tls.as_ref(), sink.as_ref());
+            http.push(front::serve(socket, settings, Arc::clone(&front), shutdown)?.address());
         }
         readiness.started();
         let config::ShutdownConfig { lame_duck, deadline } = config.shutdown;
@@ -286,6 +286,14 @@ impl Door {
         tokio::time::sleep(self.lame_duck).await;
         self.sessions.drain(self.deadline).await;
     }
+}
+
+/// What listeners with TLS share, if there is one.
+fn open_tls(config: &Config, metrics: &Metrics) -> Result<Option<Tls>, AppError> {
+    if !config.listen.iter().any(|listen| listen.tls) {
+        return Ok(None);
+    }
+    Tls::open(&config.tls, metrics).map(Some).map_err(|error| AppError::Config(format!("tls.certificates: {error}")))
 }
 
 fn bind(what: &'static str, address: SocketAddr) -> impl FnOnce(std::io::Error) -> AppError {

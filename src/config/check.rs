@@ -4,6 +4,7 @@
 //! is used only if there was no problem at all.
 
 mod access;
+mod listen;
 mod media;
 mod nodes;
 
@@ -12,7 +13,7 @@ pub use media::is_global;
 use std::{collections::BTreeMap, fmt::Debug, path::PathBuf, time::Duration};
 
 use super::{
-    Config, Door, Health, Limits, Listen, Play, Problems, Secret, ShutdownConfig, Signaling, Telemetry,
+    Config, Door, Health, Limits, Play, Problems, Secret, ShutdownConfig, Signaling, Telemetry,
     raw::{self, Raw},
     value::{Conference, Size},
 };
@@ -30,10 +31,11 @@ const SDK_WATCHDOG: Duration = Duration::from_secs(3);
 
 /// Checks everything; the result counts only if `problems` stayed empty.
 pub(super) fn check(raw: Raw, environment: &BTreeMap<String, String>, problems: &mut Problems) -> Config {
-    let listen = listen(&raw.listen, problems);
+    let listen = listen::listen(raw.listen, problems);
+    let tls = listen::tls(raw.tls, raw.certificates, &listen, problems);
     let admin = access::admin(raw.admin, environment, problems);
     let health = health(raw.health, problems);
-    one_listener_per_address(&listen, admin.bind, health.bind, problems);
+    listen::one_per_address(&listen, admin.bind, health.bind, problems);
     let mongo = raw.mongo.map(|mongo| access::mongo(mongo, problems));
     let apps = access::apps(raw.apps, problems);
     let balance = balance(&raw.publish, &raw.play, &raw.nodes, problems);
@@ -42,6 +44,7 @@ pub(super) fn check(raw: Raw, environment: &BTreeMap<String, String>, problems: 
     media::ice_tcp(&listen, &media, problems);
     Config {
         listen,
+        tls,
         admin,
         health,
         mongo,
@@ -73,47 +76,6 @@ where
         }
         Some(value) => value,
         None => default,
-    }
-}
-
-fn listen(raw: &[raw::RawListen], problems: &mut Problems) -> Vec<Listen> {
-    const DEFAULT: &str = "0.0.0.0:5080";
-    let default = DEFAULT.parse().expect("a literal address");
-    if raw.is_empty() {
-        return vec![Listen { bind: default, ice_tcp: false }];
-    }
-    for (nth, listen) in raw.iter().enumerate().filter(|(_, listen)| listen.bind.is_none()) {
-        // A problem with the value itself is already told; two listeners without one would collide.
-        if raw.len() > 1 && !problems.as_slice().iter().any(|p| p.key == format!("listen[{nth}].bind")) {
-            problems.add(format!("listen[{nth}].bind"), format!("is missing; write one such as \"{DEFAULT}\""));
-        }
-        let _ = listen;
-    }
-    let checked = |listen: &raw::RawListen| Listen {
-        bind: listen.bind.unwrap_or(default),
-        ice_tcp: listen.ice_tcp.unwrap_or(false),
-    };
-    raw.iter().map(checked).collect()
-}
-
-/// Two rooms on one port would fail at start only, one of them with "address in use".
-fn one_listener_per_address(
-    listen: &[Listen],
-    admin: std::net::SocketAddr,
-    health: Option<std::net::SocketAddr>,
-    problems: &mut Problems,
-) {
-    let public = listen.iter().enumerate().map(|(nth, listen)| (format!("listen[{nth}].bind"), listen.bind));
-    let others = [Some(("admin.bind".to_owned(), admin)), health.map(|bind| ("health.bind".to_owned(), bind))];
-    let all: Vec<_> = public.chain(others.into_iter().flatten()).collect();
-    for (nth, (key, bind)) in all.iter().enumerate() {
-        let clash = all[..nth].iter().find(|(_, other)| {
-            let same_ip = other.ip() == bind.ip() || other.ip().is_unspecified() || bind.ip().is_unspecified();
-            same_ip && other.is_ipv4() == bind.is_ipv4() && other.port() == bind.port() && bind.port() != 0
-        });
-        if let Some((other, _)) = clash {
-            problems.add(key, format!("{bind} is already taken by {other}; choose another port"));
-        }
     }
 }
 
@@ -214,6 +176,16 @@ fn limits(raw: raw::RawLimits, problems: &mut Problems) -> Limits {
         legs_per_session: within("limits.legs_per_session", raw.legs_per_session, 64, 1, 10_000, problems),
         messages_per_second: within("limits.messages_per_second", raw.messages_per_second, 100, 1, 1_000_000, problems),
         header_timeout: within("limits.header_timeout", raw.header_timeout, 5 * SECOND, low, high, problems),
+        idle_timeout: within("limits.idle_timeout", raw.idle_timeout, 75 * SECOND, SECOND, DAY, problems),
+        connections: within("limits.connections", raw.connections, 40_000, 1, many, problems),
+        connections_per_client: within(
+            "limits.connections_per_client",
+            raw.connections_per_client,
+            2000,
+            1,
+            many,
+            problems,
+        ),
         write_timeout: within("limits.write_timeout", raw.write_timeout, 10 * SECOND, low, high, problems),
     }
 }

@@ -32,6 +32,8 @@ pub use problems::{Problem, Problems};
 pub struct Config {
     /// `[[listen]]`: where clients come in.
     pub listen: Vec<Listen>,
+    /// `[tls]`: what the listeners with `tls = true` share.
+    pub tls: Tls,
     /// `[admin]`
     pub admin: Admin,
     /// `[health]`
@@ -67,6 +69,58 @@ pub struct Listen {
     pub bind: SocketAddr,
     /// `ice_tcp`, default false: clients without UDP may bring their media here too (RFC 6544).
     pub ice_tcp: bool,
+    /// `tls`, default false: clients speak TLS here, with what `[tls]` says.
+    pub tls: bool,
+    /// `proxy`, default `off`: whether connections begin with a PROXY header.
+    pub proxy: Proxy,
+    /// `trusted`, default none: the peers that are believed when they say who the client is, by a PROXY header or by
+    /// `X-Forwarded-For` and `X-Forwarded-Proto`.
+    pub trusted: Vec<IpRange>,
+}
+
+impl Listen {
+    /// A listener without TLS, whose peers are the clients themselves.
+    pub fn plain(bind: SocketAddr) -> Self {
+        Self { bind, ice_tcp: false, tls: false, proxy: Proxy::Off, trusted: Vec::new() }
+    }
+}
+
+/// Whether the connections of a listener begin with a PROXY header, version 1 or 2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proxy {
+    /// They do not.
+    Off,
+    /// Those of trusted peers may.
+    Optional,
+    /// They must, and only trusted peers may connect; without one those may ask for health only.
+    Required,
+}
+
+/// `[tls]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// `certificates`: the first is for clients that name no host, or one that no certificate has.
+    pub certificates: Vec<Certificate>,
+    /// `min_version`, default `1.2`.
+    pub min_version: TlsVersion,
+}
+
+/// One certificate with its chain, and its key; both PEM files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certificate {
+    /// `cert`: the certificate, then its issuers.
+    pub cert: PathBuf,
+    /// `key`: PKCS#8, PKCS#1 or SEC1.
+    pub key: PathBuf,
+}
+
+/// The oldest version of TLS that is spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// 1.2 and 1.3.
+    V1_2,
+    /// 1.3 only.
+    V1_3,
 }
 
 /// The admin listener.
@@ -349,8 +403,15 @@ pub struct Limits {
     pub legs_per_session: usize,
     /// `messages_per_second`, default 100: sustained rate of one client; bursts of ten times that pass.
     pub messages_per_second: u32,
-    /// `header_timeout`, default 5 s: a client that has not sent its request head by then is closed.
+    /// `header_timeout`, default 5 s: a client that has not sent its request head by then is closed, and so is one that
+    /// has not finished its TLS handshake.
     pub header_timeout: Duration,
+    /// `idle_timeout`, default 75 s: a connection without a request for so long is closed.
+    pub idle_timeout: Duration,
+    /// `connections`, default 40,000: connections of one listener.
+    pub connections: usize,
+    /// `connections_per_client`, default 2,000: of one client address at one listener.
+    pub connections_per_client: usize,
     /// `write_timeout`, default 10 s: a peer that takes no bytes for so long is closed.
     pub write_timeout: Duration,
 }

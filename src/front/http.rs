@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use hyper::{
     Method, Request, Response, StatusCode, Uri,
     body::Incoming,
-    header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue},
+    header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER},
     http::uri::PathAndQuery,
 };
 
@@ -25,13 +25,16 @@ use crate::{
     shutdown::Shutdown,
 };
 
+/// SDK v1 asks again every second whatever this says (facts/clients.md §0.7); others may heed it.
+const RETRY_SECONDS: &str = "2";
+
 /// What a client gets.
 pub(super) type Answer = Response<Body>;
 
 /// Answers one request. Health answers before any lock, queue or store is touched.
 pub(super) async fn answer(front: &Front, visitor: Visitor, shutdown: &Shutdown, request: Request<Incoming>) -> Answer {
-    if let Some(health) = health::answer(request.method().as_str(), request.uri().path(), &front.readiness) {
-        return health_answer(health);
+    if let Some(health) = health(front, &request) {
+        return health;
     }
     let mut request = request;
     let Some(target) = normal_target(&mut request) else {
@@ -47,6 +50,11 @@ pub(super) async fn answer(front: &Front, visitor: Visitor, shutdown: &Shutdown,
     };
     front.metrics.http_answered(pattern, answer.status().as_u16());
     answer
+}
+
+/// The answer to a request for health, if it is one.
+pub(super) fn health(front: &Front, request: &Request<Incoming>) -> Option<Answer> {
+    health::answer(request.method().as_str(), request.uri().path(), &front.readiness).map(health_answer)
 }
 
 /// Brings the request's path into its one spelling, in the request too, so that everybody reads the same.
@@ -72,7 +80,7 @@ async fn routed(
     shutdown: &Shutdown,
     request: Request<Incoming>,
 ) -> Answer {
-    if route.app().is_some_and(|app| front.apps.get(app).is_none()) {
+    if route.app().is_some_and(|app| front.apps.load().get(app).is_none()) {
         return plain(StatusCode::NOT_FOUND, "no such app\n");
     }
     match route {
@@ -114,5 +122,12 @@ pub(super) fn plain(status: StatusCode, text: &'static str) -> Answer {
     let mut answer = Response::new(body::fixed(text.as_bytes()));
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    answer
+}
+
+/// A 503 that says when to come again.
+pub(super) fn busy(text: &'static str) -> Answer {
+    let mut answer = plain(StatusCode::SERVICE_UNAVAILABLE, text);
+    answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(RETRY_SECONDS));
     answer
 }

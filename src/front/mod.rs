@@ -3,22 +3,35 @@
 //! It knows no nodes, streams or MongoDB.
 
 mod body;
+mod connection;
+mod cors;
 mod http;
 mod listener;
 mod locate;
+mod pace;
+mod proxy_protocol;
+mod seats;
 mod sniff;
+mod tls;
+mod transport;
 mod visitor;
 mod whip;
 mod ws;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc};
 
-pub use listener::serve;
+pub use listener::{Listening, Settings, serve};
+pub use tls::{CertificateError, Tls, TlsError};
 
+use arc_swap::ArcSwap;
 use tokio::net::TcpStream;
 
 use crate::{
-    config::Apps, domain::ids::ClientAddr, health::Readiness, sessions::Sessions, telemetry::metrics::Metrics,
+    config::Apps,
+    domain::ids::ClientAddr,
+    health::Readiness,
+    sessions::{Resources, Sessions},
+    telemetry::metrics::Metrics,
 };
 
 /// A static page by its path: content type and bytes.
@@ -47,21 +60,19 @@ impl fmt::Debug for Sink {
     }
 }
 
-/// What every public listener needs.
-#[derive(Debug, Clone)]
+/// What all public listeners share; what is one listener's own stands in [`Settings`].
+#[derive(Debug)]
 pub struct Front {
-    /// Which apps exist.
-    pub apps: Arc<Apps>,
+    /// Which apps exist. A reload stores others.
+    pub apps: ArcSwap<Apps>,
     /// Runs what is upgraded.
     pub sessions: Sessions,
+    /// Runs WHIP and WHEP.
+    pub resources: Resources,
     /// What `/healthz` says.
     pub readiness: Readiness,
     /// Counts.
     pub metrics: Metrics,
-    /// `limits.header_timeout`
-    pub header_timeout: Duration,
     /// The demo's page; absent in `serve`.
     pub pages: Option<Pages>,
-    /// Where connections go that turn out to be ICE-TCP; absent: this listener takes none.
-    pub ice_tcp: Option<Sink>,
 }

@@ -6,12 +6,15 @@
 //!                                          ▼                            │
 //!                       execute: sockets (upstream) · router (registry) · report (metrics, log, hints)
 //! ```
+//!
+//! A WHIP or WHEP resource is a session too (`whip.rs`): its client is a task of the door.
 
 mod actor;
 mod execute;
 mod index;
 mod report;
 mod router;
+mod whip;
 
 use std::{
     net::IpAddr,
@@ -23,11 +26,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
 pub use index::{Full, Occupancy, SessionSeat};
+pub use whip::{Post, Resource, ResourceId, Resources};
 
 use crate::{
     config::Config,
     domain::{
-        ids::{AppName, ClientAddr},
+        ids::{AppName, ClientAddr, SessionId},
         session::{RelaySide, SessionSettings},
         signaling,
     },
@@ -161,7 +165,15 @@ impl Sessions {
     where
         C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        actor::run(Arc::clone(&self.shared), client)
+        self.run_as(client, SessionId(fastrand::u64(..)))
+    }
+
+    /// The same for a client whose session's id is known before.
+    fn run_as<C>(&self, client: Client<C>, id: SessionId) -> impl Future<Output = ()> + Send + use<C>
+    where
+        C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        actor::run(Arc::clone(&self.shared), client, id)
     }
 }
 

@@ -4,6 +4,7 @@
 //! (`&'static str`, from its enums), status codes and node ids; a node's series end when the node is gone, so their
 //! number is bounded by the cluster's size, however often nodes come and go.
 
+mod front;
 mod media;
 
 use std::{
@@ -23,8 +24,9 @@ use crate::domain::{
     ids::{Kind, NodeId},
 };
 
-use self::media::MediaMetrics;
+pub use self::front::Trouble;
 pub use self::media::{TcpDrop, TcpEnd, WireFacts};
+use self::{front::FrontMetrics, media::MediaMetrics};
 
 /// The content type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -132,6 +134,7 @@ struct Inner {
     waiters: Gauge,
     http_requests: Counters<2>,
     accept_errors: Counter,
+    front: FrontMetrics,
     media: MediaMetrics,
 }
 
@@ -370,6 +373,7 @@ impl Inner {
                 "requests that the door answered itself",
             ),
             accept_errors: book.counter("accept_errors", "connections that a listener failed to accept"),
+            front: FrontMetrics::new(&mut book),
             media: MediaMetrics::new(&mut book),
             scrape: Mutex::default(),
             registry: book.registry,

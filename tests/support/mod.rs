@@ -10,3 +10,4 @@ pub mod process;
 pub mod str0m_peer;
 pub mod udp_path;
 pub mod webrtc_peer;
+pub mod whip_client;

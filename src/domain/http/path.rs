@@ -187,7 +187,8 @@ mod tests {
         #[test]
         fn a_normal_path_stays_as_it_is_and_has_nothing_left_to_resolve(raw in "/[a-c./;%252eE5fF ]{0,24}") {
             if let Ok(path) = normalise(&raw) {
-                prop_assert_eq!(normalise(&path).as_deref(), Ok(&*path));
+                let again = normalise(&path);
+                prop_assert_eq!(again.as_deref(), Ok(&*path));
                 prop_assert!(path.starts_with('/') && !path.contains("//") && !path.contains(';'));
                 prop_assert!(!path.split('/').any(|segment| segment == "." || segment == ".."));
             }

@@ -23,6 +23,7 @@ use std::{
 };
 
 pub use io::{Condition, End, Input, MediaNews, Output, Patch, Refusal, Reply, WISHES, Wish};
+pub use words::ice_server_link;
 
 use super::{
     ids::{Kind, StreamId},

@@ -73,3 +73,20 @@ pub(super) fn refusal(definition: &str, has_token: bool) -> Refusal {
         _ => Refusal::BadNode,
     }
 }
+
+/// The value of `Link` (RFC 9725 §4.6) for one ICE server; `None` without a URI.
+pub fn ice_server_link(uri: &str, username: &str, credential: &str) -> Option<String> {
+    if uri.is_empty() {
+        return None;
+    }
+    let quoted = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
+    let mut link = format!("<{uri}>; rel=\"ice-server\"");
+    if !username.is_empty() {
+        link += &format!(
+            "; username={}; credential={}; credential-type=\"password\"",
+            quoted(username),
+            quoted(credential)
+        );
+    }
+    Some(link)
+}

@@ -11,11 +11,9 @@ use crate::support::{
     str0m_peer, webrtc_peer,
 };
 
-const DEMO: [&str; 7] = ["demo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--media", "127.0.0.1:0"];
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_viewer_that_offers_gets_media_and_data_from_a_node_that_offers() {
-    let door = Process::start(&DEMO).await;
+    let door = Process::start(&super::RELAYED).await;
     let publishers: [(&str, Stack); 2] = [("by-webrtc", webrtc_peer::stack), ("by-str0m", str0m_peer::stack)];
     for (stream, stack) in publishers {
         let publisher = Socket::open(&door.url()).await.unwrap();
