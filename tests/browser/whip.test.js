@@ -29,8 +29,7 @@ test("a page publishes by WHIP and another watches by WHEP, across origins", () 
     assert.ok(viewed.answer.includes("a=setup:passive") && viewed.answer.includes("a=sendonly"), viewed.answer);
     await shows(call, "reader", RED);
 
-    const { codecs, iceRole } = await call("stats", "reader");
-    console.log(`codecs by the viewer's own numbers: ${codecs}; ICE role ${iceRole}`);
+    const { codecs } = await call("stats", "reader");
     for (const number of codecs.filter((one) => typeof one === "number")) {
       assert.ok(viewed.offer.includes(`a=rtpmap:${number} `), `${number} is one of its own payload types`);
     }
@@ -50,6 +49,20 @@ test("a viewer that wants more than there is, in another order, gets what there 
     assert.equal(status, 201, answer);
     assert.deepEqual([...answer.matchAll(/^m=(\w+) (\d+)/gm)].map(([, kind, port]) => [kind, port]), [["video", "9"], ["audio", "9"], ["video", "0"]]);
     await shows(call, "reader", GREEN);
+  }));
+
+test("a viewer who numbers H.264 otherwise than the node gets it by his own number", () =>
+  withPage(async (call) => {
+    await call("publisher", "author", whip("h264"), BLUE);
+    await call("prefer", "author", "video", "video/H264");
+    assert.equal((await call("begin", "author")).status, 201);
+    const { offer, answer } = await begin(call, "reader", "viewer", whep("h264"));
+    const number = /^m=video 9 \S+ (\d+)/m.exec(answer)[1];
+    assert.ok(offer.includes(`a=rtpmap:${number} H264/90000`), `${number} in ${offer}`);
+    await shows(call, "reader", BLUE);
+    const { codecs } = await call("stats", "reader");
+    assert.ok(codecs.includes(Number(number)) && codecs.includes("video/H264"), `${codecs}`);
+    console.log(`H.264 by the viewer's number ${number}`);
   }));
 
 test("a viewer whose codecs nobody sends is told so", () =>

@@ -105,14 +105,12 @@ class Client {
   }
 
   async stats() {
-    const inbound = { framesDecoded: 0, audioPackets: 0, codecs: [], pair: undefined };
+    const inbound = { framesDecoded: 0, audioPackets: 0, codecs: [] };
     const all = await this.pc.getStats();
     for (const one of all.values()) {
       if (one.type === "inbound-rtp" && one.kind === "video") inbound.framesDecoded = one.framesDecoded;
       if (one.type === "inbound-rtp" && one.kind === "audio") inbound.audioPackets = one.packetsReceived;
       if (one.type === "inbound-rtp") inbound.codecs.push(all.get(one.codecId)?.mimeType, all.get(one.codecId)?.payloadType);
-      if (one.type === "transport") inbound.iceRole = one.iceRole;
-      if (one.type === "candidate-pair" && one.nominated) inbound.pair = all.get(one.remoteCandidateId)?.port;
     }
     return inbound;
   }
