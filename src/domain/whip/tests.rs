@@ -1,3 +1,4 @@
+#![allow(clippy::disallowed_methods, reason = "a test owns its time, and starts it somewhere")]
 //! A resource between its client and its session, as promises.
 
 use std::net::SocketAddr;
