@@ -18,7 +18,11 @@ use crate::{
     registry::{Backing, Registry, cluster_db::ClusterDb, memory::MemoryDb, mongo::MongoClusterDb},
     sessions::{Resources, Sessions},
     shutdown::Shutdown,
-    telemetry::{self, logs, metrics::Metrics},
+    telemetry::{
+        self,
+        logs::{self, LogHandle},
+        metrics::Metrics,
+    },
 };
 
 /// SIGINT, a second SIGTERM, and the demo end within 2 s; what still runs then is dropped.
@@ -61,7 +65,8 @@ impl AppError {
 
 /// `forebay check`
 pub fn check(file: &Path) -> Result<(), AppError> {
-    load(file).map(drop)
+    let config = load(file)?;
+    open_tls(&config, &Metrics::new()).map(drop)
 }
 
 /// `forebay serve`
@@ -69,7 +74,8 @@ pub async fn serve(file: &Path) -> Result<(), AppError> {
     let config = load(file)?;
     let shutdown = Shutdown::new();
     let backing = if config.mongo.is_some() { Backing::Mongo } else { Backing::None };
-    let door = Door::open(config, backing, None, &shutdown).await?;
+    let logs = start_logs(&config)?;
+    let door = Door::open(config, backing, None, logs, &shutdown).await?;
     // Before the ready line: whoever reads it may signal at once.
     let signals = Signals::new()?;
     door.announce()?;
@@ -85,7 +91,7 @@ pub async fn run_demo(options: cli::Demo) -> Result<(), AppError> {
     config.admin.bind = options.admin;
     config.media.bind = options.media.ip();
     config.media.ports = ports(options.media.port());
-    start_logs(&config)?;
+    let logs = start_logs(&config)?;
     let shutdown = Shutdown::new();
     let (db, backing) = match &options.mongo {
         Some(uri) => {
@@ -106,7 +112,7 @@ pub async fn run_demo(options: cli::Demo) -> Result<(), AppError> {
     let cluster = demo::Cluster::start(cluster, db, &shutdown).await.map_err(unavailable)?;
     config.nodes.discover = false;
     config.nodes.fixed = cluster.nodes().into_iter().map(fixed).collect();
-    let door = Door::open(config, backing, Some(demo::page::asset), &shutdown).await?;
+    let door = Door::open(config, backing, Some(demo::page::asset), logs, &shutdown).await?;
     let mut signals = Signals::new()?;
     door.announce()?;
     signals.next().await;
@@ -168,10 +174,10 @@ fn load(file: &Path) -> Result<Config, AppError> {
     Config::load(file, &config::process_environment()).map_err(|problems| AppError::Config(problems.to_string()))
 }
 
-fn start_logs(config: &Config) -> Result<(), AppError> {
-    logs::start(&config.telemetry.log, config.telemetry.json).map_err(unavailable)?;
+fn start_logs(config: &Config) -> Result<LogHandle, AppError> {
+    let logs = logs::start(&config.telemetry.log, config.telemetry.json).map_err(unavailable)?;
     tracing::info!(build = telemetry::BUILD, "forebay");
-    Ok(())
+    Ok(logs)
 }
 
 fn unavailable(error: impl std::error::Error) -> AppError {
@@ -186,7 +192,8 @@ fn unavailable(error: impl std::error::Error) -> AppError {
 
 /// A door whose listeners are up.
 struct Door {
-    http: Vec<SocketAddr>,
+    /// The public listeners' URLs.
+    http: Vec<String>,
     admin: SocketAddr,
     /// Where media is relayed; absent: nowhere.
     media: Option<SocketAddr>,
@@ -201,11 +208,9 @@ impl Door {
         config: Config,
         backing: Backing,
         pages: Option<Pages>,
+        logs: LogHandle,
         shutdown: &Shutdown,
     ) -> Result<Self, AppError> {
-        if pages.is_none() {
-            start_logs(&config)?;
-        }
         // Everything is bound before anything is served: a port that is taken is told at once, and nothing half starts.
         let mut listeners = Vec::new();
         for listen in &config.listen {
@@ -220,8 +225,11 @@ impl Door {
         }
         let metrics = Metrics::new();
         let tls = open_tls(&config, &metrics)?;
+        if let Some(tls) = &tls {
+            tls.watch(shutdown);
+        }
         let registry = Registry::start(&config, backing, shutdown).await.map_err(unavailable)?;
-        Prober::start(&config.health, registry.clone(), metrics.clone(), shutdown);
+        let probes = Prober::start(&config.health, registry.clone(), metrics.clone(), shutdown);
         let full = readiness.clone();
         let over_limit = Arc::new(move |over| full.set_over_limit(over));
         let media = match config.media.mode {
@@ -235,8 +243,18 @@ impl Door {
             media.clone().map(|media| Sink::new(move |stream, client, read| media.take_tcp(stream, client, read)));
         let sessions = Sessions::new(&config, registry.clone(), metrics.clone(), media, over_limit, shutdown.clone());
         let apps = Arc::new(config.apps.clone());
-        let state =
-            AdminState { registry, metrics: metrics.clone(), apps: Arc::clone(&apps), play_wait: config.play.wait };
+        let state = AdminState {
+            registry,
+            sessions: sessions.clone(),
+            probes,
+            readiness: readiness.clone(),
+            metrics: metrics.clone(),
+            logs: Some(logs),
+            apps: Arc::clone(&apps),
+            play_wait: config.play.wait,
+            door_name: config.door.name.clone(),
+            shutdown: config.shutdown.clone(),
+        };
         let admin = admin::start(&config.admin, state, shutdown).map_err(unavailable)?;
         let front = Arc::new(Front {
             apps: ArcSwap::new(apps),
@@ -249,7 +267,8 @@ impl Door {
         let mut http = Vec::new();
         for (socket, listen) in listeners {
             let settings = front::Settings::new(listen, &config.limits, tls.as_ref(), sink.as_ref());
-            http.push(front::serve(socket, settings, Arc::clone(&front), shutdown)?.address());
+            let address = front::serve(socket, settings, Arc::clone(&front), shutdown)?.address();
+            http.push(format!("{}://{address}", if listen.tls { "https" } else { "http" }));
         }
         readiness.started();
         let config::ShutdownConfig { lame_duck, deadline } = config.shutdown;
@@ -258,7 +277,7 @@ impl Door {
 
     /// Prints the one line of stdout.
     fn announce(&self) -> Result<(), AppError> {
-        let http = self.http.first().map_or_else(String::new, |address| format!("http://{address}"));
+        let http = self.http.first().map_or("", String::as_str);
         let (admin, pid) = (self.admin, std::process::id());
         let mut stdout = std::io::stdout().lock();
         let media = self.media.map_or_else(|| "direct".to_owned(), |address| format!("udp://{address}"));

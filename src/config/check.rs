@@ -8,6 +8,7 @@ mod listen;
 mod media;
 mod nodes;
 
+pub use access::admin_tokens;
 pub use media::is_global;
 
 use std::{collections::BTreeMap, fmt::Debug, path::PathBuf, time::Duration};

@@ -6,6 +6,7 @@
 
 pub mod balance;
 pub mod cache_policy;
+pub mod drain;
 pub mod http;
 pub mod ids;
 pub mod limits;

@@ -73,7 +73,7 @@ async fn serve(
     let opening = Opening { settings: &settings, shared: &shared, visitor: own(peer), health_only: None, seat };
     let opened = tokio::select! {
         biased;
-        () = shared.retiring.cancelled() => return Ok(()),
+        () = shared.shutdown.stopping() => return Ok(()),
         opened = timeout(limit, opening.open(stream, peer.ip())) => opened.map_err(|_| Trouble::Silent)??,
     };
     let Some((stream, spoken, opening)) = opened else { return Ok(()) };
@@ -317,11 +317,13 @@ where
         }
     })
     .await?;
+    let ending = ending.unwrap_or(Ok(()));
     match ended {
-        Ok(()) => ending.unwrap_or(Ok(())),
+        Ok(()) => ending,
         Err(error) => {
             tracing::debug!(client = %connection.visitor.client.0, %error, "connection ended");
-            trouble(&error)
+            // How it goes after it was asked to is its own affair.
+            ending.and_then(|()| trouble(&error))
         }
     }
 }

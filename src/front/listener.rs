@@ -136,6 +136,7 @@ impl Listening {
 /// The socket has no address.
 pub fn serve(socket: TcpListener, settings: Settings, front: Arc<Front>, shutdown: &Shutdown) -> io::Result<Listening> {
     let address = socket.local_addr()?;
+    tracing::info!(%address, tls = settings.tls.is_some(), proxy = ?settings.proxy, "listening");
     let shared = Arc::new(Shared {
         front,
         settings: ArcSwap::from_pointee(settings),

@@ -283,3 +283,101 @@ impl<B: Body + Unpin> Body for Answering<B> {
         self.body.size_hint()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    const LIMITS: Limits =
+        Limits { head: Duration::from_secs(5), idle: Duration::from_secs(75), write: Duration::from_secs(10) };
+
+    /// For how many seconds, and for what, a connection of this pace goes on if nothing happens any more.
+    async fn goes_on(watch: &mut Watch) -> (u64, Trouble) {
+        let begun = clock::now();
+        let trouble = poll_fn(|cx| watch.poll(cx)).await;
+        ((clock::now() - begun).as_secs(), trouble)
+    }
+
+    async fn later(watch: &mut Watch, seconds: u64) {
+        let over = tokio::time::timeout(Duration::from_secs(seconds), poll_fn(|cx| watch.poll(cx))).await;
+        assert!(over.is_err(), "it ended before");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_first_head_has_its_time_and_an_idle_connection_more() {
+        let pace = Pace::new(LIMITS, true);
+        let mut watch = Watch::new(&pace);
+        later(&mut watch, 4).await;
+        drop(pace.request());
+        assert_eq!(goes_on(&mut watch).await, (75, Trouble::Idle));
+        assert_eq!(goes_on(&mut Watch::new(&Pace::new(LIMITS, true))).await, (5, Trouble::SlowHead));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_may_take_as_long_as_it_takes() {
+        let pace = Pace::new(LIMITS, true);
+        let mut watch = Watch::new(&pace);
+        let request = pace.request();
+        later(&mut watch, 1000).await;
+        pace.read();
+        later(&mut watch, 1000).await;
+        drop(request);
+        assert_eq!(goes_on(&mut watch).await, (75, Trouble::Idle));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_has_begun_does_not_have_the_time_of_an_idle_connection() {
+        let pace = Pace::new(LIMITS, true);
+        let mut watch = Watch::new(&pace);
+        drop(pace.request());
+        later(&mut watch, 30).await;
+        pace.read();
+        later(&mut watch, 3).await;
+        pace.read();
+        assert_eq!(goes_on(&mut watch).await, (2, Trouble::SlowHead), "its first byte counts");
+
+        let frames = Pace::new(LIMITS, false);
+        let mut watch = Watch::new(&frames);
+        drop(frames.request());
+        frames.read();
+        assert_eq!(goes_on(&mut watch).await, (75, Trouble::Idle), "in HTTP/2 bytes may be anything");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_nothing_is_slow_also_while_a_request_is_under_way() {
+        let pace = Pace::new(LIMITS, true);
+        let mut watch = Watch::new(&pace);
+        let _request = pace.request();
+        pace.wrote(true);
+        later(&mut watch, 9).await;
+        pace.wrote(false);
+        pace.wrote(true);
+        assert_eq!(goes_on(&mut watch).await, (10, Trouble::SlowReader));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_was_asked_to_end_has_the_time_of_a_head_for_it() {
+        let pace = Pace::new(LIMITS, false);
+        let mut watch = Watch::new(&pace);
+        drop(pace.request());
+        assert_eq!(goes_on(&mut watch).await, (75, Trouble::Idle));
+        watch.grant();
+        let request = pace.request();
+        later(&mut watch, 30).await;
+        drop(request);
+        assert_eq!(goes_on(&mut watch).await.1, Trouble::Idle);
+    }
+
+    #[test]
+    fn requests_are_counted_until_the_last_is_over() {
+        let pace = Pace::new(LIMITS, false);
+        let (one, two) = (pace.request(), pace.request());
+        let stream = one.clone();
+        drop((one, two));
+        assert_eq!(pace.due(), None);
+        drop(stream);
+        assert_eq!(pace.due().map(|(_, trouble)| trouble), Some(Trouble::Idle));
+    }
+}

@@ -166,3 +166,109 @@ fn parse_v2(header: &[u8]) -> Option<Header> {
 fn canonical(at: SocketAddr) -> SocketAddr {
     SocketAddr::new(IpAddr::to_canonical(&at.ip()), at.port())
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A header of version 2 with these addresses and what follows them.
+    fn v2(command: u8, family: u8, body: &[u8]) -> Vec<u8> {
+        let length = u16::try_from(body.len()).unwrap().to_be_bytes();
+        [v2::PROTOCOL_PREFIX, &[0x20 | command, family], &length, body].concat()
+    }
+
+    const V4: [u8; 12] = [203, 0, 113, 7, 10, 0, 0, 1, 0x12, 0x67, 1, 0xbb];
+
+    fn client(header: &[u8]) -> Option<String> {
+        parse(header).map(|header| header.client.map_or_else(|| "the peer".to_owned(), |at| at.to_string()))
+    }
+
+    #[test]
+    fn both_versions_name_the_client() {
+        for (header, expected) in [
+            (&b"PROXY TCP4 203.0.113.7 10.0.0.1 4711 443\r\n"[..], "203.0.113.7:4711"),
+            (b"PROXY TCP6 2001:db8::7 2001:db8::1 4711 443\r\n", "[2001:db8::7]:4711"),
+            (b"PROXY TCP6 ::ffff:203.0.113.7 ::1 4711 443\r\n", "203.0.113.7:4711"),
+            (b"PROXY UNKNOWN\r\n", "the peer"),
+            (b"PROXY UNKNOWN ffff::1 ffff::2 1 2\r\n", "the peer"),
+            (&v2(1, 0x11, &V4), "203.0.113.7:4711"),
+            (&v2(0, 0x11, &V4), "the peer"),
+            (&v2(0, 0x00, &[]), "the peer"),
+            (&v2(1, 0x00, &[]), "the peer"),
+        ] {
+            assert_eq!(client(header).as_deref(), Some(expected), "{header:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_header_is_none() {
+        for header in [
+            &b"PROXY TCP4 203.0.113.7 10.0.0.1 4711\r\n"[..],
+            b"PROXY TCP4 2001:db8::7 10.0.0.1 4711 443\r\n",
+            b"PROXY TCP4 203.0.113.7 10.0.0.1 4711 443\n",
+            b"PROXY TCP4 203.0.113.7 10.0.0.1 4711 443\r\r\n",
+            b"PROXY UDP4 203.0.113.7 10.0.0.1 4711 443\r\n",
+            &v2(2, 0x11, &V4),
+            &v2(1, 0x11, &V4[..11]),
+            &v2(1, 0x11, &[&V4[..], &[0xe1, 0, 9, 2]].concat()),
+        ] {
+            assert_eq!(parse(header), None, "{header:?}");
+        }
+    }
+
+    #[test]
+    fn the_clouds_own_fields_are_understood_and_strange_ones_skipped() {
+        let with = |tlv: &[u8]| parse(&v2(1, 0x11, &[&V4[..], tlv].concat())).unwrap();
+        let endpoint = |tlv: &[u8]| with(tlv).endpoint.map(|endpoint| endpoint.as_str().to_owned());
+        assert_eq!(endpoint(b"\xe1\0\x05\x02ep-7").as_deref(), Some("ep-7"));
+        assert_eq!(endpoint(b"\xea\0\x07\x01vpce-9").as_deref(), Some("vpce-9"));
+        assert_eq!(endpoint(b"\xe1\0\x05\x01vpc1"), None, "the VPC is not the endpoint");
+        assert_eq!(endpoint(b"\xe1\0\0\xee\0\x02??"), None);
+        assert!(with(b"\x20\0\x05\x01\0\0\0\0").secure && !with(b"\x20\0\x05\0\0\0\0\0").secure);
+    }
+
+    #[test]
+    fn requests_and_handshakes_are_told_from_headers_by_their_first_bytes() {
+        for (first, expected) in [
+            (&b"PR"[..], Told::NeedMore),
+            (b"PROXY", Told::NeedMore),
+            (b"PROXY TCP4 ", Told::NeedMore),
+            (b"PROXY UNKNOWN\r\nGET", Told::Size(15)),
+            (b"PROPFIND /", Told::NoHeader),
+            (b"POST /", Told::NoHeader),
+            (b"GET /", Told::NoHeader),
+            (b"\x16\x03", Told::NoHeader),
+            (b"\r\n", Told::NeedMore),
+            (b"\r\nGET /", Told::NoHeader),
+            (&[b'P'; 107], Told::NoHeader),
+            (&v2(1, 0x11, &V4)[..15], Told::NeedMore),
+            (&v2(1, 0x11, &V4), Told::Size(28)),
+            (&v2(1, 0x11, &vec![0; 4080]), Told::Size(4096)),
+            (&v2(1, 0x11, &vec![0; 4081]), Told::Bad),
+        ] {
+            assert_eq!(told(first), expected, "{first:?}");
+        }
+        let endless = [&b"PROXY "[..], &[b'1'; 101]].concat();
+        assert_eq!(told(&endless), Told::Bad);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic_it(bytes in prop::collection::vec(any::<u8>(), 0..200), family: u8, command in 0u8..3) {
+            let _ = (told(&bytes), parse(&bytes));
+            let _ = parse(&v2(command, family, &bytes));
+            let _ = parse(&[b"PROXY ", &bytes[..], b"\r\n"].concat());
+        }
+
+        #[test]
+        fn a_verdict_stands_whatever_follows(seen in 0usize..40, rest in prop::collection::vec(any::<u8>(), 0..20)) {
+            for whole in [v2(1, 0x11, &V4), b"PROXY TCP4 203.0.113.7 10.0.0.1 4711 443\r\n".to_vec()] {
+                let before = told(&whole[..seen.min(whole.len())]);
+                prop_assert!(before == Told::NeedMore || before == Told::Size(whole.len()));
+                prop_assert_eq!(told(&[&whole[..], &rest].concat()), Told::Size(whole.len()));
+            }
+        }
+    }
+}

@@ -2,6 +2,7 @@
 //! sessions kept here.
 
 mod certificates;
+mod watch;
 
 use std::{fmt, io, sync::Arc};
 

@@ -1,13 +1,17 @@
 //! The one handle that other rooms hold: look-ups, waits, hints, placement and pins.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-use tokio::time::timeout_at;
+use tokio::{sync::Notify, time::timeout_at};
 
 use super::{
+    Kept,
     cache::{Cache, WritersClock},
     facts::Facts,
     keeper::{self, Keeper},
@@ -15,6 +19,7 @@ use super::{
     memory::MemoryDb,
     mongo::MongoStore,
     nodes::Roster,
+    own::{Drains, Peers, StateFile, Steward},
     pins::Pins,
     skew::Skews,
     source::Source,
@@ -27,9 +32,9 @@ use crate::{
     clock,
     config::Config,
     domain::{
-        balance::{Book, Candidate, PlaceError, Placement, ProbeOutcome, Request, Snapshot},
+        balance::{Book, Candidate, Capacity, PlaceError, Placement, ProbeOutcome, Request, Snapshot},
         cache_policy::{CachePolicy, Entry, Freshness},
-        ids::{Kind, NodeId, StreamKey},
+        ids::{AppName, Kind, NodeId, StreamKey},
         record::Record,
         routing::Lookup,
     },
@@ -40,6 +45,8 @@ use crate::{
 const DEFAULT_CACHE_STREAMS: u64 = 1_000_000;
 /// How long the start waits for the store (design.md §7: ready within 1 s).
 const FIRST_ASK: Duration = Duration::from_millis(700);
+/// How long the start waits for the other doors' data.
+const FIRST_EXCHANGE: Duration = Duration::from_millis(250);
 /// How often a waiter asks a store that pushes nothing: at first, and at most.
 const FIRST_PACE: Duration = Duration::from_millis(100);
 const SLOWEST_PACE: Duration = Duration::from_millis(250);
@@ -136,7 +143,7 @@ pub struct RecordView {
 /// The cluster as one door knows it. Clones share everything.
 #[derive(Debug, Clone)]
 pub struct Registry {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
 /// What the room's tasks share.
@@ -152,8 +159,36 @@ pub(super) struct Inner {
     pub(super) waiters: Waiters,
     pub(super) facts: Facts,
     pub(super) shutdown: Shutdown,
-    pins: Pins,
+    pub(super) pins: Pins,
+    pub(super) drains: Drains,
+    pub(super) peers: Peers,
+    pub(super) door: ThisDoor,
+    /// Wakes the steward before its time.
+    pub(super) poked: Arc<Notify>,
+    /// Where drains are kept that the store does not have.
+    pub(super) kept_away: Kept,
+    named_apps: Vec<AppName>,
     book: Mutex<Book>,
+}
+
+/// Who this door is among the doors of its cluster.
+#[derive(Debug)]
+pub(super) struct ThisDoor {
+    /// `door.name` plus a nonce of this start: two generations of one door are two doors.
+    pub(super) id: String,
+    pub(super) name: String,
+    pub(super) public_url: Option<String>,
+    draining: AtomicBool,
+}
+
+impl ThisDoor {
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_draining(&self, draining: bool) {
+        self.draining.store(draining, Ordering::Relaxed);
+    }
 }
 
 impl Registry {
@@ -182,6 +217,12 @@ impl Registry {
             facts: Facts::default(),
             shutdown: shutdown.clone(),
             pins: Pins::default(),
+            drains: Drains::default(),
+            peers: Peers::default(),
+            door: this_door(config),
+            poked: Arc::default(),
+            kept_away: if config.door.state_dir.is_some() { Kept::Door } else { Kept::Memory },
+            named_apps: config.apps.named.keys().cloned().collect(),
             book: Mutex::new(book),
         });
         let keeper = match inner.source.clone() {
@@ -195,6 +236,10 @@ impl Registry {
                 None
             }
         };
+        let state_file = config.door.state_dir.as_deref().map(StateFile::new);
+        let mut steward = Steward::new(Arc::clone(&inner), state_file);
+        steward.begin(FIRST_EXCHANGE).await;
+        inner.shutdown.spawn(steward.run());
         keeper::start(&inner, keeper);
         for app in config.apps.named.keys() {
             watch::ensure(&inner, app);
@@ -284,6 +329,11 @@ impl Registry {
         (book.explain(request, clock::now()), book.candidates(request))
     }
 
+    /// How many more legs the cluster takes, and which nodes are cheapest to remove.
+    pub fn capacity(&self) -> Capacity {
+        self.inner.book().capacity(clock::now())
+    }
+
     /// A leg that [`Registry::place`] reserved has ended.
     pub fn leg_ended(&self, node: &NodeId, kind: Kind) {
         self.inner.book().leg_ended(node, kind, clock::now());
@@ -344,21 +394,6 @@ impl Registry {
         Some(RecordView { record: shown.or(read), age, live, hinted })
     }
 
-    /// The origin on which this door is placing, or has placed, this stream (or room).
-    pub fn pin(&self, key: &StreamKey) -> Option<NodeId> {
-        self.inner.pins.get(key, clock::now())
-    }
-
-    /// Pins a stream (or room) to an origin for 30 s; call again to keep it.
-    pub fn set_pin(&self, key: &StreamKey, node: &NodeId) {
-        self.inner.pins.set(key, node, clock::now());
-    }
-
-    /// Removes a pin.
-    pub fn clear_pin(&self, key: &StreamKey) {
-        self.inner.pins.clear(key);
-    }
-
     /// What the registry counts.
     pub fn facts(&self) -> &Facts {
         &self.inner.facts
@@ -368,6 +403,15 @@ impl Registry {
 impl Inner {
     pub(super) fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Apps that are named in the configuration or were asked for since.
+    pub(super) fn apps(&self) -> Vec<AppName> {
+        let mut apps = self.watches.apps();
+        apps.extend(self.named_apps.iter().cloned());
+        apps.sort();
+        apps.dedup();
+        apps
     }
 
     /// What is known of a stream; of one that is not live, nothing older than `max_age`.
@@ -443,6 +487,16 @@ impl Inner {
         let base = if self.watches.is_on(&key.app) { WATCHED_PACE } else { SLOWEST_PACE };
         let crowd = u32::try_from(self.waiters.rooms() / STREAMS_AT_PACE).unwrap_or(u32::MAX);
         base.saturating_mul(crowd.saturating_add(1))
+    }
+}
+
+fn this_door(config: &Config) -> ThisDoor {
+    let name = config.door.name.clone();
+    ThisDoor {
+        id: format!("{name}-{:08x}", fastrand::u32(..)),
+        name,
+        public_url: None,
+        draining: AtomicBool::new(false),
     }
 }
 

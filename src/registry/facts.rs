@@ -62,4 +62,10 @@ pub struct Facts {
     pub reads_shed: Count,
     /// Waits refused because too many streams were waited for.
     pub waits_shed: Count,
+    /// Pins that the store has answered for.
+    pub pins_claimed: Count,
+    /// Those of them that another door had.
+    pub pins_lost: Count,
+    /// Placements that did not wait any longer for their pin.
+    pub pins_late: Count,
 }

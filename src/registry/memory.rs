@@ -8,6 +8,7 @@ use std::{
 use serde_json::{Map, Value};
 use tokio::sync::broadcast;
 
+use super::own_memory::OwnMemory;
 use super::store::{Bookmark, Change, DocId, Feed, NodeRow, NodeStore, Row, StoreError, StreamStore, Subject};
 use crate::{
     clock,
@@ -24,6 +25,7 @@ const CHANGES_KEPT: usize = 1024;
 #[derive(Debug, Clone)]
 pub struct MemoryDb {
     inner: Arc<Mutex<Inner>>,
+    own: Arc<Mutex<OwnMemory>>,
     changes: broadcast::Sender<StreamKey>,
 }
 
@@ -35,13 +37,33 @@ struct Inner {
 
 impl Default for MemoryDb {
     fn default() -> Self {
-        Self { inner: Arc::default(), changes: broadcast::channel(CHANGES_KEPT).0 }
+        Self { inner: Arc::default(), own: Arc::default(), changes: broadcast::channel(CHANGES_KEPT).0 }
     }
 }
 
 impl MemoryDb {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What doors keep for themselves.
+    pub(super) fn own(&self) -> MutexGuard<'_, OwnMemory> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Records of these apps that stream, were written since `since_ms`, and name one of `names`.
+    pub(super) fn live_streams(&self, apps: &[AppName], names: &[String], since_ms: i64) -> u32 {
+        let inner = self.lock();
+        let lives = |key: &StreamKey, document: &Map<String, Value>| {
+            let record = row(document).record;
+            let origin = record.origin.as_deref().unwrap_or_default();
+            apps.contains(&key.app)
+                && record.updated_ms > since_ms
+                && matches!(record.status, Status::Broadcasting | Status::Preparing)
+                && names.iter().any(|name| name == origin)
+        };
+        let counted = inner.broadcasts.iter().filter(|(key, document)| lives(key, document)).count();
+        u32::try_from(counted).unwrap_or(u32::MAX)
     }
 
     /// Hears of every changed or deleted `broadcast` document.

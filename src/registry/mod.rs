@@ -5,12 +5,14 @@
 //!                                     ▲ ▲                           │
 //!                    hints of the door┘ └──────── watch ◄─ changes ─┘
 //! sessions, health ─ place, probe, … ─► Book ◄─ nodes ◄─ NodeStore (clusternode) + configuration
+//! sessions, admin ─ drains, doors, pins ─► own ◄─► `forebay.nodes`, `.doors`, `.pins`
 //! ```
 //!
 //! With AMS's databases this room only reads; the exception is [`cluster_db`], which is how the demo's nodes write.
 
 mod cache;
 pub mod cluster_db;
+mod drains;
 mod facade;
 pub mod facts;
 mod keeper;
@@ -18,6 +20,8 @@ mod link;
 pub mod memory;
 pub mod mongo;
 mod nodes;
+mod own;
+mod own_memory;
 mod pins;
 mod skew;
 mod source;
@@ -26,4 +30,6 @@ mod table;
 mod waiters;
 mod watch;
 
+pub use drains::{DoorView, DrainError, DrainTask, DrainView, DrainWork, Kept};
 pub use facade::{Backing, Hint, RecordView, Registry, RegistryError, StoreState, StoreStatus, Watching};
+pub use pins::{CLAIM_LIMIT, Turn};

@@ -202,6 +202,13 @@ fn keep_those_with_legs(nodes: &mut Vec<NodeSpec>, known: &Snapshot) {
     }
 }
 
+/// Every name under which AMS's records may know a node; another node may have the same bare address.
+pub(super) fn ams_names(spec: &NodeSpec) -> Vec<String> {
+    let socket = spec.address.0;
+    let own = [spec.id.to_string(), socket.to_string(), socket.ip().to_string()];
+    own.into_iter().chain(spec.aliases.iter().map(|alias| alias.to_string())).collect()
+}
+
 fn sorted(mut nodes: Vec<NodeSpec>) -> Vec<NodeSpec> {
     nodes.sort_by(|a, b| a.id.cmp(&b.id));
     nodes

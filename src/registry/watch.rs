@@ -47,6 +47,11 @@ impl Watches {
         !apps.is_empty() && apps.values().all(|on| on.load(Ordering::Acquire))
     }
 
+    /// The apps that are followed, or were tried to be.
+    pub(super) fn apps(&self) -> Vec<AppName> {
+        self.lock().keys().cloned().collect()
+    }
+
     /// A flag for an app that nobody follows yet; `None` if somebody does, or if there are too many.
     fn claim(&self, app: &AppName) -> Option<Arc<AtomicBool>> {
         let mut apps = self.lock();

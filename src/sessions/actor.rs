@@ -18,7 +18,9 @@ use tracing::Span;
 
 use super::{
     Client, SessionSeat, Shared,
+    directory::Desk,
     router::{LegSeat, Seated},
+    story::{Chosen, What},
 };
 use crate::{
     clock,
@@ -53,6 +55,10 @@ pub(super) struct Actor<C> {
     pub(super) closed: Option<CloseReason>,
     /// Where its events are told. Entered when there is something to tell, not for every message that passes.
     pub(super) span: Span,
+    /// What others may know of it.
+    pub(super) desk: Desk,
+    /// The session's legs as they were last shown there.
+    pub(super) shown: u32,
     orders: Orders,
     timer: Pin<Box<Sleep>>,
     armed: Instant,
@@ -74,7 +80,7 @@ pub(super) struct Link {
 /// Something under way for this session: dropping it cancels it.
 pub(super) enum Pending {
     Placing(Ticket, Ask, Pin<Box<dyn Future<Output = Result<Seated, Reject>> + Send>>),
-    Dialling(NodeId, Pin<Box<dyn Future<Output = Result<Socket<TcpStream>, DialError>> + Send>>),
+    Dialling(NodeId, Instant, Pin<Box<dyn Future<Output = Result<Socket<TcpStream>, DialError>> + Send>>),
 }
 
 /// What the door may ask of all its sessions: first to end within a time, then, or instead, to end now.
@@ -88,7 +94,7 @@ struct Orders {
 enum Event {
     Input(Input),
     Placed(Ticket, Ask, Result<Seated, Reject>),
-    Dialled(NodeId, Result<Socket<TcpStream>, DialError>),
+    Dialled(NodeId, Instant, Result<Socket<TcpStream>, DialError>),
     /// Nothing more is ready: time to flush.
     Idle,
 }
@@ -112,6 +118,8 @@ where
         let held = shared.metrics.session_opened();
         Self {
             span: spans::session(id, &client.app, client.address),
+            desk: shared.directory.open_desk(id, client.app.clone(), client.address, client.tls),
+            shown: session.revision(),
             orders: Orders { next: Box::pin(shared.emptying.clone().cancelled_owned()), ending: false },
             watched: None,
             session,
@@ -183,6 +191,7 @@ where
         while let Some(output) = self.session.poll_output() {
             self.execute(output);
         }
+        self.show_legs();
         // A timer that fires early costs a look; setting it anew for every message would cost more.
         if let Some(due) = self.session.poll_timeout()
             && (due < self.armed || self.armed <= now)
@@ -211,6 +220,7 @@ where
             Event::Input(input) => input,
             Event::Placed(ticket, ask, result) => {
                 self.shared.placed(&ask, &result);
+                self.desk.tell(told(&ask, &result));
                 let result = result.map(|seated| {
                     let node = seated.seat.node.clone();
                     let held = seated.seat.kind.map(|kind| self.shared.metrics.leg_opened(kind, &node));
@@ -220,14 +230,17 @@ where
                 });
                 Input::Placed { ticket, result }
             }
-            Event::Dialled(node, Ok(socket)) => {
+            Event::Dialled(node, since, Ok(socket)) => {
                 self.shared.router.registry().link_ok(&node);
+                let took = clock::now().saturating_duration_since(since);
+                self.shared.metrics.link_dialled(took);
+                self.desk.tell(What::Linked { node: node.clone(), took });
                 let held = self.shared.metrics.link_opened(&node);
                 self.links.reserve_exact(1);
                 self.links.push(Link { node: node.clone(), socket, dirty: false, _held: held });
                 Input::LinkUp(node)
             }
-            Event::Dialled(node, Err(error)) => {
+            Event::Dialled(node, _, Err(error)) => {
                 tracing::info!(%node, %error, source = std::error::Error::source(&error).map(tracing::field::display), "dial failed");
                 Input::LinkDown(node, error.loss())
             }
@@ -245,6 +258,10 @@ where
         }
         if !is_watched {
             self.watched = Some(cx.waker().clone());
+            self.desk.watch(cx.waker());
+        }
+        if let Some(letter) = self.desk.read() {
+            return Poll::Ready(Event::Input(letter));
         }
         if let Poll::Ready(event) = self.poll_pending(cx) {
             return Poll::Ready(event);
@@ -289,10 +306,10 @@ where
                         return Poll::Ready(Event::Placed(ticket, ask, result));
                     }
                 }
-                Pending::Dialling(_, future) => {
+                Pending::Dialling(.., future) => {
                     let Poll::Ready(result) = future.as_mut().poll(cx) else { continue };
-                    if let Pending::Dialling(node, _) = self.take_pending(at) {
-                        return Poll::Ready(Event::Dialled(node, result));
+                    if let Pending::Dialling(node, since, _) = self.take_pending(at) {
+                        return Poll::Ready(Event::Dialled(node, since, result));
                     }
                 }
             }
@@ -353,6 +370,23 @@ where
             SocketEnd::TooLarge => CloseReason::TooLarge,
             SocketEnd::Protocol => CloseReason::Protocol,
         }
+    }
+}
+
+/// A placement as the session's story tells it.
+fn told(ask: &Ask, result: &Result<Seated, Reject>) -> What {
+    let (purpose, stream) = (ask.purpose, ask.stream.clone());
+    match result {
+        Ok(Seated { placement, blind, .. }) => What::Placed(Arc::new(Chosen {
+            purpose,
+            stream,
+            node: placement.node.clone(),
+            rule: placement.rule,
+            blind: *blind,
+            candidates: placement.candidates.clone().into(),
+            tally: placement.tally.clone().into(),
+        })),
+        Err(reject) => What::NotPlaced { purpose, stream, reject: *reject },
     }
 }
 

@@ -2,7 +2,10 @@
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::actor::{Actor, Pending, loss};
+use super::{
+    actor::{Actor, Pending, loss},
+    story::What,
+};
 use crate::{
     domain::{
         ids::NodeId,
@@ -37,7 +40,12 @@ where
             Output::Place(ticket, ask) => self.place(ticket, ask),
             Output::Release(ticket) => self.release(ticket),
             Output::Relay(command) => self.span.in_scope(|| self.shared.relay(command)),
-            Output::Fact(fact) => self.span.in_scope(|| self.shared.report(&self.app, fact)),
+            Output::Fact(fact) => {
+                if let Some(what) = What::of_fact(&fact) {
+                    self.desk.tell(what);
+                }
+                self.span.in_scope(|| self.shared.report(&self.app, fact));
+            }
             Output::Close(reason) => self.closed = Some(reason),
         }
     }
@@ -61,6 +69,15 @@ where
         // What failed above is told now; its consequences are flushed in the next turn.
         while let Some(output) = self.session.poll_output() {
             self.execute(output);
+        }
+        self.show_legs();
+    }
+
+    /// Brings the session's card up to date, if its legs have changed.
+    pub(super) fn show_legs(&mut self) {
+        let revision = self.session.revision();
+        if std::mem::replace(&mut self.shown, revision) != revision {
+            self.desk.set_legs(self.session.legs());
         }
     }
 
@@ -98,12 +115,12 @@ where
             limit: self.shared.dial,
             limits: self.shared.link_limits,
         });
-        self.pending.push(Pending::Dialling(node, Box::pin(dial)));
+        self.pending.push(Pending::Dialling(node, crate::clock::now(), Box::pin(dial)));
     }
 
     /// Ends a link. Its close handshake runs on its own, bounded, so that the session need not wait for it.
     fn hang_up(&mut self, node: &NodeId) {
-        self.pending.retain(|pending| !matches!(pending, Pending::Dialling(dialled, _) if dialled == node));
+        self.pending.retain(|pending| !matches!(pending, Pending::Dialling(dialled, ..) if dialled == node));
         if let Some(at) = self.links.iter().position(|link| link.node == *node) {
             let socket = self.links.swap_remove(at).socket;
             self.shared.shutdown.spawn(socket.close(1000, ""));
@@ -124,6 +141,7 @@ where
     /// Ends the client's socket, after what is still queued for it.
     pub(super) async fn close(mut self: Box<Self>) {
         let Some(reason) = self.closed else { return };
+        self.desk.close(reason);
         self.pending.clear();
         self.seats.clear();
         if let Some(client) = self.client.take() {

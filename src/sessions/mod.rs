@@ -10,21 +10,30 @@
 //! A WHIP or WHEP resource is a session too (`whip.rs`): its client is a task of the door.
 
 mod actor;
+mod directory;
 mod execute;
 mod index;
 mod report;
 mod router;
+pub mod story;
 mod whip;
 
 use std::{
     net::IpAddr,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::broadcast::{self, error::RecvError},
+};
 use tokio_util::sync::CancellationToken;
 
+pub use directory::{Card, Directory, News, Page};
 pub use index::{Full, Occupancy, SessionSeat};
 pub use whip::{Post, Resource, ResourceId, Resources};
 
@@ -35,7 +44,7 @@ use crate::{
         session::{RelaySide, SessionSettings},
         signaling,
     },
-    media::Media,
+    media::{Media, MediaEvent},
     registry::Registry,
     shutdown::Shutdown,
     telemetry::metrics::Metrics,
@@ -74,6 +83,7 @@ struct Shared {
     dial: Duration,
     router: router::Router,
     occupancy: Occupancy,
+    directory: Directory,
     metrics: Metrics,
     /// Absent: media goes directly between clients and nodes.
     media: Option<Media>,
@@ -81,6 +91,8 @@ struct Shared {
     /// Cancelled when the door empties itself, `empty_within` being set before that, and when it stops.
     emptying: CancellationToken,
     empty_within: OnceLock<Duration>,
+    /// An operator empties the door.
+    refusing: AtomicBool,
 }
 
 impl Sessions {
@@ -109,6 +121,10 @@ impl Sessions {
                 &signaling.turn_credential.0,
             ),
         };
+        let directory = Directory::default();
+        if let Some(media) = &media {
+            shutdown.spawn(tell_media(media.events(), directory.clone(), shutdown.child()));
+        }
         let limits = |max_message| SocketLimits { max_message, write_timeout: config.limits.write_timeout };
         Self {
             shared: Arc::new(Shared {
@@ -118,11 +134,13 @@ impl Sessions {
                 dial: signaling.dial,
                 router: router::Router::new(registry, config.play.wait),
                 occupancy: Occupancy::new(config.limits.sessions, config.limits.sessions_per_client, over_limit),
+                directory,
                 metrics,
                 media,
                 emptying: shutdown.child(),
                 shutdown,
                 empty_within: OnceLock::new(),
+                refusing: AtomicBool::new(false),
             }),
         }
     }
@@ -130,6 +148,11 @@ impl Sessions {
     /// Takes a seat for a client that wants to connect, or says which limit is reached.
     pub fn seat(&self, client: IpAddr) -> Result<SessionSeat, Full> {
         self.shared.occupancy.seat(client)
+    }
+
+    /// Who is connected.
+    pub fn directory(&self) -> &Directory {
+        &self.shared.directory
     }
 
     /// Sessions that are open now.
@@ -150,9 +173,14 @@ impl Sessions {
         let _ = tokio::time::timeout(limit + EMPTY_LOOK, all_gone).await;
     }
 
-    /// Whether [`Sessions::drain`] has begun: a new session would be ended at once.
+    /// Whether [`Sessions::drain`] has begun, or an operator empties the door: a new session would be ended at once.
     pub fn is_ending(&self) -> bool {
-        self.shared.emptying.is_cancelled()
+        self.shared.emptying.is_cancelled() || self.shared.refusing.load(Ordering::Acquire)
+    }
+
+    /// An operator empties the door, or does no more.
+    pub fn refuse_new(&self, refuse: bool) {
+        self.shared.refusing.store(refuse, Ordering::Release);
     }
 
     /// Bounds of a client's socket.
@@ -174,6 +202,22 @@ impl Sessions {
         C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         actor::run(Arc::clone(&self.shared), client, id)
+    }
+}
+
+/// What relay threads see of a session's media becomes part of its story.
+async fn tell_media(mut events: broadcast::Receiver<MediaEvent>, directory: Directory, stop: CancellationToken) {
+    while let Some(event) = stop.run_until_cancelled(events.recv()).await {
+        match event {
+            Ok(MediaEvent::Relay(event)) => {
+                if let Some(what) = story::What::of_media(&event.kind) {
+                    directory.tell(event.session, what);
+                }
+            }
+            Ok(MediaEvent::Refused { .. }) => {}
+            Err(RecvError::Lagged(missed)) => tracing::debug!(missed, "media events that no story tells"),
+            Err(RecvError::Closed) => return,
+        }
     }
 }
 

@@ -15,6 +15,8 @@ impl Shared {
     pub(super) fn report(&self, app: &AppName, fact: Fact) {
         let (registry, metrics) = (self.router.registry(), &self.metrics);
         match fact {
+            // Told in the session's story; their outcomes are counted.
+            Fact::Commanded { .. } | Fact::Described { .. } => {}
             Fact::Answered { purpose, node, took } => {
                 tracing::debug!(purpose = purpose.as_str(), %node, ?took, "node answered");
                 if purpose.kind().is_some() {

@@ -3,31 +3,40 @@
 
 use std::{
     net::IpAddr,
-    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use crate::{
     clock,
     domain::{
-        balance::{Placement, Request, Want},
+        balance::{Placement, Request, Snapshot, Want},
         ids::{AppName, Kind, NodeId, StreamId, StreamKey},
         reject::Reject,
         routing::{self, PlayRoute},
         session::{Ask, Purpose},
     },
-    registry::Registry,
+    registry::{CLAIM_LIMIT, Registry},
 };
 
 /// Rooms and peers keep their pin by saying so this often; it lasts 30 s.
 const PIN_REFRESH: Duration = Duration::from_secs(10);
+/// A placement follows others' pins so often; more changes than that are no race any more.
+const CLAIM_TURNS: usize = 4;
+/// The rule of a publish whose record names a node that takes it.
+const LIVE_ON_ORIGIN: &str = "live_on_origin";
 
 #[derive(Debug)]
 pub(super) struct Router {
     registry: Registry,
     play_wait: Duration,
-    /// Held from the look at a pin to its writing, so that two publishes of one id cannot both find none.
-    pinning: Mutex<()>,
+}
+
+/// What a placement has to claim, and how.
+struct Race {
+    /// Its room, if it has one, then its stream.
+    keys: Vec<StreamKey>,
+    unfit: Vec<NodeId>,
+    until: Instant,
 }
 
 /// A placement, and what it reserved.
@@ -56,7 +65,7 @@ impl LegSeat {
             && *at + PIN_REFRESH <= now
         {
             *at = now;
-            self.registry.set_pin(key, &self.node);
+            self.registry.keep_pin(key, &self.node);
         }
     }
 }
@@ -71,7 +80,7 @@ impl Drop for LegSeat {
 
 impl Router {
     pub(super) fn new(registry: Registry, play_wait: Duration) -> Self {
-        Self { registry, play_wait, pinning: Mutex::default() }
+        Self { registry, play_wait }
     }
 
     pub(super) fn registry(&self) -> &Registry {
@@ -84,7 +93,7 @@ impl Router {
         match (&ask.stream, ask.purpose) {
             (Some(stream), Purpose::Publish) => self.publish(key(stream), ask.room.as_ref().map(key), ask, seed).await,
             (Some(stream), Purpose::Play) => self.play(key(stream), ask, seed).await,
-            (Some(stream), Purpose::Peer | Purpose::Room) => self.home(key(stream), ask, seed),
+            (Some(stream), Purpose::Peer | Purpose::Room) => self.home(key(stream), ask, seed).await,
             (Some(stream), Purpose::Errand) => self.errand(&key(stream), ask, seed),
             (None, _) => {
                 let anywhere = format!("{seed:x}").parse().map_err(|_| Reject::NoStreamId)?;
@@ -95,11 +104,13 @@ impl Router {
 
     async fn publish(&self, key: StreamKey, room: Option<StreamKey>, ask: &Ask, seed: u64) -> Result<Seated, Reject> {
         let lookup = self.registry.look_up(&key).await;
-        let _pinning = self.pinning.lock().unwrap_or_else(PoisonError::into_inner);
+        let until = clock::now() + CLAIM_LIMIT;
+        let _turn = self.registry.turn(Some(&key), room.as_ref(), until).await;
         let pin = self.registry.pin(&key);
         let home = room.as_ref().and_then(|room| self.registry.pin(room));
         let snapshot = self.registry.snapshot();
         let route = routing::publish(&lookup, pin.as_ref(), home.as_ref(), &ask.avoid, &snapshot);
+        let unfit = unfit(&snapshot, &ask.avoid);
         drop(snapshot);
         let mut request = Request {
             stream: &key,
@@ -111,20 +122,50 @@ impl Router {
         };
         let placed = self.registry.place(&request).or_else(|refused| match request.want {
             // Where it is live already, any other origin would only answer `streamIdInUse`.
-            Want::Only(_) if request.rule != "live_on_origin" => {
-                request.want = Want::Publish;
+            Want::Only(_) if request.rule != LIVE_ON_ORIGIN => {
+                (request.want, request.rule) = (Want::Publish, "policy");
                 self.registry.place(&request)
             }
             _ => Err(refused),
         });
-        let placement = placed.map_err(|_| Reject::Busy)?;
-        self.registry.set_pin(&key, &placement.node);
-        if let Some(room) = &room
-            && home.is_none()
-        {
-            self.registry.set_pin(room, &placement.node);
+        let seated = self.seated(placed.map_err(|_| Reject::Busy)?, Some(Kind::Publish), room.clone(), false)?;
+        if seated.placement.rule == LIVE_ON_ORIGIN {
+            // The record says more than any pin; a room without a home finds one here.
+            if let Some(room) = room.as_ref().filter(|_| home.is_none()) {
+                self.registry.claim(room, &seated.seat.node, &unfit, until).await;
+            }
+            return Ok(seated);
         }
-        self.seated(placement, Some(Kind::Publish), room, false)
+        let keys = room.iter().chain([&key]).cloned().collect();
+        self.settle(seated, Race { keys, unfit, until }, &request).await
+    }
+
+    /// Claims what a placement decides for all doors; goes where another door, or another placement, was faster.
+    async fn settle(&self, first: Seated, race: Race, request: &Request<'_>) -> Result<Seated, Reject> {
+        let Race { keys, mut unfit, until } = race;
+        let mut seated = first;
+        let mut turns = 0;
+        let mut next = 0;
+        while next < keys.len() {
+            let holder = self.registry.claim(&keys[next], &seated.seat.node, &unfit, until).await;
+            if holder == seated.seat.node || turns == CLAIM_TURNS {
+                next += 1;
+                continue;
+            }
+            turns += 1;
+            let there = Request { want: Want::Only(holder.clone()), rule: "pinned", ..request.clone() };
+            match self.registry.place(&there) {
+                // What was reserved before is given back.
+                Ok(placement) => {
+                    let pin = seated.seat.pin.take().map(|(key, _)| key);
+                    seated = self.seated(placement, request.kind, pin, false)?;
+                    next = 0;
+                }
+                // It takes no leg, whoever pinned it: the pin does not count.
+                Err(_) => unfit.push(holder),
+            }
+        }
+        Ok(seated)
     }
 
     async fn play(&self, key: StreamKey, ask: &Ask, seed: u64) -> Result<Seated, Reject> {
@@ -145,15 +186,17 @@ impl Router {
     }
 
     /// Where the peers of `join`, or the members of a room, meet: the pin, else the rendezvous hash over origins.
-    fn home(&self, key: StreamKey, ask: &Ask, seed: u64) -> Result<Seated, Reject> {
-        let _pinning = self.pinning.lock().unwrap_or_else(PoisonError::into_inner);
+    async fn home(&self, key: StreamKey, ask: &Ask, seed: u64) -> Result<Seated, Reject> {
+        let until = clock::now() + CLAIM_LIMIT;
+        let _turn = self.registry.turn(None, Some(&key), until).await;
+        let unfit = unfit(&self.registry.snapshot(), &ask.avoid);
         let pin = self.registry.pin(&key).filter(|node| !ask.avoid.contains(node));
         let wants = pin.map(|node| (Want::Only(node), "pinned")).into_iter().chain([(Want::Home, "home")]);
         for (want, rule) in wants {
             let request = Request { stream: &key, want, rule, kind: None, exclude: &ask.avoid, seed };
             if let Ok(placement) = self.registry.place(&request) {
-                self.registry.set_pin(&key, &placement.node);
-                return self.seated(placement, None, Some(key), false);
+                let seated = self.seated(placement, None, Some(key.clone()), false)?;
+                return self.settle(seated, Race { keys: vec![key.clone()], unfit, until }, &request).await;
             }
         }
         Err(Reject::Busy)
@@ -179,4 +222,10 @@ impl Router {
         let address = self.registry.snapshot().get(&seat.node).map(|node| node.spec.address.0.ip());
         Ok(Seated { placement, address: address.ok_or(Reject::Busy)?, blind, seat })
     }
+}
+
+/// Nodes whose pins do not count for this leg: those that have failed it, and those that take no legs now.
+fn unfit(snapshot: &Snapshot, avoid: &[NodeId]) -> Vec<NodeId> {
+    let takes_none = snapshot.nodes.iter().filter(|node| !node.state.takes_legs()).map(|node| node.spec.id.clone());
+    avoid.iter().cloned().chain(takes_none).collect()
 }

@@ -4,10 +4,12 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod admin;
 mod cluster;
 mod demo_nodes;
 mod door;
 mod ice_tcp;
+mod listeners;
 mod outages;
 mod registry;
 mod relay;

@@ -4,6 +4,7 @@
 
 pub mod ams_client;
 pub mod cluster;
+pub mod front;
 pub mod mongod;
 pub mod namespaces;
 pub mod process;

@@ -64,7 +64,7 @@ impl Process {
 
     /// Its first public address, `IP:PORT`.
     pub fn http(&self) -> &str {
-        self.ready["http"].strip_prefix("http://").expect("an http URL")
+        self.ready["http"].split_once("://").expect("a URL").1
     }
 
     /// Its admin address, `IP:PORT`.

@@ -6,10 +6,13 @@
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use super::{
-    BalanceSettings, Candidate, Drain, Legs, LoadView, NodeSpec, NodeState, NodeView, PlaceError, Placement,
-    ProbeOutcome, Report, Request, Snapshot, Verdict, Want, decide,
+    BalanceSettings, Candidate, Capacity, Drain, Legs, LoadView, NodeSpec, NodeState, NodeView, PlaceError, Placement,
+    ProbeOutcome, Report, Request, Snapshot, Verdict, Want,
+    capacity::{self, Site},
+    decide,
     liveness::{Liveness, LivenessSettings},
     load::{Cost, Learner, Meter, WHOLE, fraction},
+    node::with_error,
     settings::Knobs,
     slow_start::Shares,
     snapshot::{Fact, Plan, Side, UNFIT},
@@ -34,6 +37,8 @@ pub struct Book {
     joining: Vec<usize>,
     /// Legs still open on nodes that have left the set; bounded by the legs that are open.
     gone: BTreeMap<NodeId, Legs>,
+    /// Operators' wishes, also for nodes that are not in the set now; bounded by who keeps them.
+    drains: BTreeMap<NodeId, Drain>,
     /// Whether any node was ever known.
     is_new: bool,
 }
@@ -42,7 +47,18 @@ pub struct Book {
 #[derive(Debug)]
 struct Track {
     liveness: Liveness,
+    /// Legs of all doors.
     meter: Meter,
+    /// Those of them that other doors have placed.
+    others: Legs,
+}
+
+impl Track {
+    /// The legs that this door has placed.
+    fn own(&self) -> Legs {
+        let (all, others) = (self.meter.legs(), self.others);
+        Legs { publish: all.publish.saturating_sub(others.publish), play: all.play.saturating_sub(others.play) }
+    }
 }
 
 impl Book {
@@ -60,6 +76,7 @@ impl Book {
             recheck: 0,
             joining: Vec::new(),
             gone: BTreeMap::new(),
+            drains: BTreeMap::new(),
             is_new: true,
             knobs,
         }
@@ -88,7 +105,7 @@ impl Book {
             nodes.push(view);
         }
         for (id, (track, _)) in tracks {
-            let legs = track.meter.legs();
+            let legs = track.own();
             if legs != Legs::default() {
                 self.gone.insert(id, legs);
             }
@@ -116,14 +133,15 @@ impl Book {
             Some((track, view)) if view.spec.address == spec.address => {
                 return (track, NodeView { spec, ..view.clone() });
             }
-            Some((track, _)) => track.meter.legs(),
+            Some((track, _)) => track.own(),
             None => self.gone.remove(&spec.id).unwrap_or_default(),
         };
-        let liveness = if self.is_new { Liveness::serving() } else { Liveness::joining("new", self.shares, now) };
+        let mut liveness = if self.is_new { Liveness::serving() } else { Liveness::joining("new", self.shares, now) };
+        liveness.set_drain(self.drains.get(&spec.id).copied(), self.shares, now);
         let (state, reason) = liveness.state();
         let view =
-            NodeView { spec, state, reason, since: now, load: LoadView::default(), legs: open, last_error: None };
-        (Track { liveness, meter: Meter::resume(open) }, view)
+            NodeView { spec, state, reason, since: now, load: LoadView::default(), legs: open, errors: Arc::default() };
+        (Track { liveness, meter: Meter::resume(open), others: Legs::default() }, view)
     }
 
     /// Takes a node's own report of its load, with the time when it was measured. It says nothing of liveness.
@@ -139,7 +157,7 @@ impl Book {
         let Some(at) = self.snapshot.position(node) else { return };
         self.tracks[at].liveness.probe(&outcome, &self.liveness, self.shares, now);
         if let ProbeOutcome::Failed(cause) = outcome {
-            self.note_error(at, &cause);
+            self.note_error(at, &cause, now);
         }
         self.refresh(at, now);
     }
@@ -148,7 +166,7 @@ impl Book {
     pub fn link_failed(&mut self, node: &NodeId, cause: &str, now: Instant) {
         let Some(at) = self.snapshot.position(node) else { return };
         self.tracks[at].liveness.link_failed(cause, &self.liveness, now);
-        self.note_error(at, cause);
+        self.note_error(at, cause, now);
         self.refresh(at, now);
     }
 
@@ -169,7 +187,9 @@ impl Book {
     /// A leg that [`Book::place`] reserved has ended.
     pub fn leg_ended(&mut self, node: &NodeId, kind: Kind, now: Instant) {
         if let Some(at) = self.snapshot.position(node) {
-            self.tracks[at].meter.leg_ended(kind, now);
+            if self.tracks[at].own().of(kind) > 0 {
+                self.tracks[at].meter.leg_ended(kind, now);
+            }
             self.refresh_load(at, now);
         } else if let Some(legs) = self.gone.get_mut(node) {
             let open = legs.of_mut(kind);
@@ -180,11 +200,55 @@ impl Book {
         }
     }
 
-    /// Sets or withdraws an operator's wish to empty a node. A node whose wish was withdrawn joins like a new one.
+    /// Sets or withdraws an operator's wish to empty a node, which need not be in the set yet. A node whose wish was
+    /// withdrawn joins like a new one.
     pub fn set_drain(&mut self, node: &NodeId, drain: Option<Drain>, now: Instant) {
+        let before = match drain {
+            Some(drain) => self.drains.insert(node.clone(), drain),
+            None => self.drains.remove(node),
+        };
+        if before == drain {
+            return;
+        }
         let Some(at) = self.snapshot.position(node) else { return };
         self.tracks[at].liveness.set_drain(drain, self.shares, now);
         self.refresh(at, now);
+    }
+
+    /// All wishes at once: those that are not named are withdrawn.
+    pub fn set_drains(&mut self, drains: &BTreeMap<NodeId, Drain>, now: Instant) {
+        let withdrawn: Vec<NodeId> = self.drains.keys().filter(|node| !drains.contains_key(node)).cloned().collect();
+        for node in withdrawn {
+            self.set_drain(&node, None, now);
+        }
+        for (node, drain) in drains {
+            self.set_drain(node, Some(*drain), now);
+        }
+    }
+
+    /// Takes how many legs other doors have on each node, by id; a node that is not named has none. What has come since the
+    /// last time counts as placed now.
+    pub fn set_others(&mut self, others: &BTreeMap<NodeId, Legs>, now: Instant) {
+        for at in 0..self.tracks.len() {
+            let legs = others.get(&self.snapshot.nodes[at].spec.id).copied().unwrap_or_default();
+            let track = &mut self.tracks[at];
+            let before = std::mem::replace(&mut track.others, legs);
+            if before == legs {
+                continue;
+            }
+            for kind in [Kind::Publish, Kind::Play] {
+                track.meter.legs_changed(kind, before.of(kind), legs.of(kind), now);
+            }
+            self.refresh_load(at, now);
+        }
+    }
+
+    /// The legs that this door itself has placed, on nodes that have any; also on nodes that have left the set.
+    pub fn own_legs(&self) -> BTreeMap<NodeId, Legs> {
+        let here =
+            self.snapshot.nodes.iter().zip(&self.tracks).map(|(node, track)| (node.spec.id.clone(), track.own()));
+        let gone = self.gone.iter().map(|(id, legs)| (id.clone(), *legs));
+        here.chain(gone).filter(|(_, legs)| *legs != Legs::default()).collect()
     }
 
     /// Lets time pass: slow start ends, breakers go to probation, learned costs fade. Call about once a second.
@@ -225,6 +289,23 @@ impl Book {
         decide::candidates(&self.snapshot, request, &self.knobs, self.turn)
     }
 
+    /// How many more legs the cluster takes, and which nodes are cheapest to remove.
+    pub fn capacity(&self, now: Instant) -> Capacity {
+        let plan = &self.snapshot.plan;
+        let sites = self.snapshot.nodes.iter().zip(&self.tracks).map(|(view, track)| Site {
+            id: &view.spec.id,
+            role: view.spec.role,
+            state: view.state,
+            legs: track.meter.legs(),
+            predicted: track.meter.predicted(self.cost, now),
+            is_full: track.meter.is_full(now),
+            limits: [Kind::Publish, Kind::Play].map(|kind| limit(&view.spec, kind)),
+            takes: [Kind::Publish, Kind::Play].map(|kind| plan.takes(view.spec.role, kind)),
+        });
+        let max_load = [Kind::Publish, Kind::Play].map(|kind| self.knobs.max_load(kind));
+        capacity::capacity(&sites.collect::<Vec<_>>(), max_load, self.cost)
+    }
+
     /// All nodes at this moment, to keep. The first change after that copies them: who only looks uses [`Book::view`].
     pub fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.snapshot)
@@ -254,8 +335,9 @@ impl Book {
         self.refresh_load(self.joining[self.recheck], now);
     }
 
-    fn note_error(&mut self, at: usize, cause: &str) {
-        Arc::make_mut(&mut self.snapshot).nodes[at].last_error = Some(cause.into());
+    fn note_error(&mut self, at: usize, cause: &str, now: Instant) {
+        let view = &mut Arc::make_mut(&mut self.snapshot).nodes[at];
+        view.errors = with_error(&view.errors, cause, now);
     }
 
     fn refresh_all(&mut self, now: Instant) {

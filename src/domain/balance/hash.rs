@@ -6,6 +6,7 @@
 
 use std::hash::{BuildHasherDefault, Hasher};
 
+use super::NodeSpec;
 use crate::domain::ids::{NodeId, StreamKey};
 
 /// Odd constants without structure: the fractional bits of the square roots of 2, 3, 5 and 7.
@@ -43,6 +44,16 @@ impl Seed {
 #[inline]
 pub(super) fn score(stream: Seed, node: Seed) -> u64 {
     fold(stream.a ^ node.a, stream.b ^ node.b)
+}
+
+/// What a table of nodes hashes to: the same in every door that knows the same nodes.
+pub(super) fn table<'a>(specs: impl Iterator<Item = &'a NodeSpec>) -> u64 {
+    specs.fold(SALT[3], |state, spec| {
+        let zone = spec.zone.as_ref().map_or("", |zone| zone.as_str());
+        let limits = format!("{:?} {:?}", spec.max_publishes, spec.max_plays);
+        let words = [spec.id.as_str(), &spec.address.to_string(), spec.role.as_str(), zone, &limits];
+        words.iter().fold(state, |state, word| absorb(state, word.as_bytes()))
+    })
 }
 
 /// A number below `count` (which is above zero) from a random one.

@@ -70,7 +70,7 @@ impl Cost {
         }
     }
 
-    fn all(self, legs: Legs) -> u32 {
+    pub(super) fn all(self, legs: Legs) -> u32 {
         self.publish.saturating_mul(legs.publish).saturating_add(self.play.saturating_mul(legs.play))
     }
 }
@@ -183,6 +183,13 @@ impl Meter {
         self.mark(now);
         let legs = self.legs.of_mut(kind);
         *legs = legs.saturating_sub(1);
+    }
+
+    /// Others' legs of one kind were so many, and are so many now.
+    pub(super) fn legs_changed(&mut self, kind: Kind, before: u32, after: u32, now: Instant) {
+        self.mark(now);
+        let legs = self.legs.of_mut(kind);
+        *legs = legs.saturating_sub(before).saturating_add(after);
     }
 
     /// The node refused a leg: it is full, whatever it reported before.

@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     NodeSpec, NodeView, Verdict,
-    hash::{FixedState, Seed},
+    hash::{self, FixedState, Seed},
 };
 use crate::domain::ids::{Kind, NodeId, Role, Zone};
 
@@ -34,6 +34,21 @@ impl Snapshot {
     /// A name that fits two nodes equally well finds neither.
     pub fn by_ams_name(&self, name: &str) -> Option<&NodeView> {
         self.nodes.get(self.plan.names.find(name)?)
+    }
+
+    /// The kind of leg that nobody would take if this node took none: no other node that may take it takes legs now.
+    pub fn sole_server(&self, id: &NodeId) -> Option<Kind> {
+        let node = self.get(id)?;
+        let others = || self.nodes.iter().filter(|other| other.spec.id != *id && other.state.takes_legs());
+        [Kind::Publish, Kind::Play]
+            .into_iter()
+            .filter(|kind| self.plan.takes(node.spec.role, *kind))
+            .find(|kind| !others().any(|other| self.plan.takes(other.spec.role, *kind)))
+    }
+
+    /// A number that two doors have in common exactly if they know the same nodes (design.md §4, "Node ids").
+    pub fn table_hash(&self) -> u64 {
+        hash::table(self.nodes.iter().map(|node| &*node.spec))
     }
 
     pub(super) fn position(&self, id: &NodeId) -> Option<usize> {

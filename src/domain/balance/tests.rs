@@ -1,6 +1,9 @@
 //! What the book promises as a whole: table tests of decisions and states, and properties over random clusters.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use proptest::prelude::*;
 
@@ -335,7 +338,7 @@ fn probes_alone_end_and_begin_a_nodes_life_whatever_its_reports_say() {
     let down = book.view().get(&id("o1")).unwrap();
     assert_eq!((down.state, down.since), (NodeState::Down, t0 + secs(2)));
     assert_eq!(&*down.reason, "3 probes in a row failed: connection refused");
-    assert_eq!(down.last_error.as_deref(), Some("connection refused"));
+    assert_eq!(down.errors.first().map(|error| &*error.cause), Some("connection refused"));
 
     book.probe(&id("o1"), ProbeOutcome::Answered, t0 + secs(10));
     book.probe(&id("o1"), failed(), t0 + secs(11));
@@ -494,6 +497,66 @@ fn any_want() -> impl Strategy<Value = Want> {
         Just(Want::Read),
         (0..60).prop_map(|at| Want::Only(id(&format!("n{at}")))),
     ]
+}
+
+#[test]
+fn legs_of_other_doors_count_as_load_but_are_not_this_doors_to_end() {
+    let t0 = any_moment();
+    let mut book = book_of(&["edge e1", "edge e2"], t0);
+    let key = stream("s");
+    let want = || Want::Only(id("e1"));
+    let play = |book: &mut Book| book.place(&Request { kind: Some(Kind::Play), ..ask(&key, want(), 1) }, t0).unwrap();
+    play(&mut book);
+    let others = |play| BTreeMap::from([(id("e1"), Legs { publish: 0, play })]);
+    book.set_others(&others(7), t0);
+    assert_eq!(book.view().get(&id("e1")).unwrap().legs, Legs { publish: 0, play: 8 });
+    assert_eq!(book.own_legs(), BTreeMap::from([(id("e1"), Legs { publish: 0, play: 1 })]));
+    book.leg_ended(&id("e1"), Kind::Play, t0);
+    book.leg_ended(&id("e1"), Kind::Play, t0);
+    assert_eq!(book.view().get(&id("e1")).unwrap().legs.play, 7, "what this door does not have it cannot end");
+    book.set_others(&others(3), t0);
+    assert_eq!(book.view().get(&id("e1")).unwrap().legs.play, 3);
+    book.set_others(&BTreeMap::new(), t0);
+    assert_eq!(book.view().get(&id("e1")).unwrap().legs.play, 0);
+    assert!(book.own_legs().is_empty());
+}
+
+#[test]
+fn a_drain_holds_for_a_node_that_comes_later_and_for_one_that_comes_back() {
+    let t0 = any_moment();
+    let mut book = book_of(&["edge e1", "edge e2"], t0);
+    book.set_drains(&BTreeMap::from([(id("e2"), Drain::Draining), (id("e3"), Drain::Drained)]), t0);
+    let state = |book: &Book, node: &str| book.view().get(&id(node)).unwrap().state;
+    assert_eq!(state(&book, "e2"), NodeState::Draining);
+    book.set_nodes(vec![spec("edge e1"), spec("edge e3")], t0);
+    book.set_nodes(vec![spec("edge e1"), spec("edge e2"), spec("edge e3")], t0);
+    assert_eq!((state(&book, "e2"), state(&book, "e3")), (NodeState::Draining, NodeState::Drained));
+    book.set_drains(&BTreeMap::new(), t0);
+    assert_eq!((state(&book, "e1"), state(&book, "e3")), (NodeState::Serving, NodeState::Joining));
+}
+
+#[test]
+fn the_last_node_that_takes_a_kind_of_leg_is_known() {
+    let t0 = any_moment();
+    let mut book = book_of(&["origin o1", "origin o2", "edge e1", "both b1"], t0);
+    let sole = |book: &Book, node: &str| book.view().sole_server(&id(node));
+    assert_eq!((sole(&book, "o1"), sole(&book, "e1"), sole(&book, "b1")), (None, None, None));
+    book.set_drain(&id("b1"), Some(Drain::Draining), t0);
+    assert_eq!((sole(&book, "o1"), sole(&book, "e1")), (None, Some(Kind::Play)));
+    book.set_drain(&id("o2"), Some(Drain::Draining), t0);
+    assert_eq!((sole(&book, "o1"), sole(&book, "b1")), (Some(Kind::Publish), None));
+    let edgeless = book_of(&["origin o1"], t0);
+    assert_eq!(sole(&edgeless, "o1"), Some(Kind::Publish));
+}
+
+#[test]
+fn two_doors_have_one_table_hash_exactly_if_they_know_the_same_nodes() {
+    let t0 = any_moment();
+    let hash = |specs: &[&str]| book_of(specs, t0).view().table_hash();
+    assert_eq!(hash(&["origin o1", "edge e1 @a"]), hash(&["edge e1 @a", "origin o1"]));
+    assert_ne!(hash(&["origin o1", "edge e1 @a"]), hash(&["origin o1", "edge e1 @b"]));
+    assert_ne!(hash(&["origin o1", "edge e1"]), hash(&["origin o1", "origin e1"]));
+    assert_ne!(hash(&["origin o1", "edge e1"]), hash(&["origin o1"]));
 }
 
 proptest! {

@@ -102,6 +102,7 @@ impl Session {
         command: Text,
         now: Instant,
     ) {
+        self.fact(Fact::Commanded { purpose, stream: stream.clone() });
         self.legs.reserve_exact(1); // most sessions have one, and idle ones are many
         self.legs.push(Leg {
             purpose,
@@ -169,6 +170,7 @@ impl Session {
         leg.ufrag = signaling::first_ufrag(&text);
         leg.configured = Some(now);
         leg.start_pending = false;
+        self.described(at, sdp, true);
         match self.client_description(at, &text) {
             Rewritten::Same => self.deliver(at, text),
             Rewritten::Instead(texts) => texts.into_iter().for_each(|text| self.deliver(at, text)),

@@ -111,6 +111,9 @@ impl Session {
             }
             _ => {}
         }
+        if let NodeCommand::TakeConfiguration(sdp) = command {
+            self.described(at, sdp, false);
+        }
         let rewritten = match command {
             NodeCommand::TakeConfiguration(_) => self.node_description(at, &text),
             NodeCommand::TakeCandidate => self.node_candidate(at, &text),

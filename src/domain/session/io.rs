@@ -210,6 +210,24 @@ impl LinkLoss {
 /// What is worth counting, logging or hinting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fact {
+    /// The client asked for something new.
+    Commanded {
+        /// What it wants.
+        purpose: Purpose,
+        /// Which stream or room, if it named one.
+        stream: Option<StreamId>,
+    },
+    /// A description passes, of a leg that is there.
+    Described {
+        /// What the leg is for.
+        purpose: Purpose,
+        /// The stream.
+        stream: StreamId,
+        /// It came from the client, not from the node.
+        from_client: bool,
+        /// An offer, not an answer.
+        offer: bool,
+    },
     /// A node gave its first answer to a leg's command.
     Answered {
         /// What the leg is for.

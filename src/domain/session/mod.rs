@@ -45,7 +45,7 @@ pub use io::{
 use super::{
     ids::{Kind, NodeId, SessionId, StreamId},
     reject::Reject,
-    signaling,
+    signaling::{self, SdpType},
 };
 
 /// One client's session.
@@ -58,6 +58,8 @@ pub struct Session {
     tickets: u32,
     /// Media transports opened so far.
     transports: u32,
+    /// Counts what changes [`Session::legs`].
+    revision: u32,
     /// Random, so that it also spreads what many sessions would otherwise do at once.
     id: SessionId,
     bucket: Bucket,
@@ -95,6 +97,7 @@ impl Session {
             outputs: VecDeque::new(),
             tickets: 0,
             transports: 0,
+            revision: 0,
             id,
             bucket,
             bad_messages: 0,
@@ -135,6 +138,11 @@ impl Session {
     /// Whether [`Output::Close`] has been said.
     pub fn is_closed(&self) -> bool {
         self.closed
+    }
+
+    /// Another number whenever [`Session::legs`] may say something else than before.
+    pub fn revision(&self) -> u32 {
+        self.revision
     }
 
     /// The publishes and plays of this session.
@@ -180,6 +188,13 @@ impl Session {
         self.fact(Fact::Dropped(cause));
     }
 
+    fn described(&mut self, at: usize, sdp: SdpType, from_client: bool) {
+        let leg = &self.legs[at];
+        let (Some(stream), true) = (leg.stream.clone(), sdp != SdpType::Other) else { return };
+        let (purpose, offer) = (leg.purpose, sdp == SdpType::Offer);
+        self.fact(Fact::Described { purpose, stream, from_client, offer });
+    }
+
     fn link(&mut self, node: &NodeId) -> Option<&mut Link> {
         self.links.iter_mut().find(|link| link.node == *node)
     }
@@ -195,12 +210,14 @@ impl Session {
             self.legs[at].since = now;
         }
         self.legs[at].stage = stage;
+        self.revision = self.revision.wrapping_add(1);
     }
 
     /// Takes a leg out and gives back what was reserved for it.
     fn remove_leg(&mut self, at: usize) -> Leg {
         self.close_media(at);
         let leg = self.legs.remove(at);
+        self.revision = self.revision.wrapping_add(1);
         if let Some(ticket) = leg.stage.ticket() {
             self.out(Output::Release(ticket));
         }

@@ -1,5 +1,5 @@
-#![allow(clippy::disallowed_methods, reason = "a test owns its time, and starts it somewhere")]
 //! A resource between its client and its session, as promises.
+#![allow(clippy::disallowed_methods, reason = "a test owns its time, and starts it somewhere")]
 
 use std::net::SocketAddr;
 

@@ -1,4 +1,4 @@
-//! The door's side: reads what routing needs, within a limit, and writes nothing.
+//! The door's side: reads what routing needs, within a limit, and writes nothing of AMS's.
 
 use std::{fmt, future::Future, sync::Arc, time::Duration};
 
@@ -97,7 +97,7 @@ impl MongoStore {
 
     /// Asks in a task of its own and waits for the answer at most `limit`: the driver does not like its futures to be
     /// dropped half-way, so a late question goes on, and keeps its place, until [`ABANDON`].
-    async fn ask<T, F>(
+    pub(super) async fn ask<T, F>(
         &self,
         limit: Duration,
         place: Option<OwnedSemaphorePermit>,
@@ -123,7 +123,7 @@ impl MongoStore {
         timeout(limit, asked).await.unwrap_or_else(|_| Err(late()))
     }
 
-    fn database(&self, app: &AppName) -> Result<String, StoreError> {
+    pub(super) fn database(&self, app: &AppName) -> Result<String, StoreError> {
         let unknown = || StoreError::Refused { code: 0, message: format!("app {app} has no database") };
         self.apps.database(app).ok_or_else(unknown)
     }

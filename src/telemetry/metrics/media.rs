@@ -202,6 +202,11 @@ impl Metrics {
         self.0.media.first_media.observe(after.as_secs_f64());
     }
 
+    /// An event of the relay found the queue of who watches its session full.
+    pub fn media_event_lost(&self) {
+        self.0.media.events_lost.inc();
+    }
+
     /// A flow of the relay ended.
     pub fn media_flow_closed(&self, reason: FlowEnd) {
         self.0.media.flows_closed.get_or_create(&[word("reason", reason.as_str())]).inc();

@@ -32,10 +32,11 @@ class Client {
     for (const kind of kinds) this.pc.addTransceiver(kind, { direction: "recvonly" });
   }
 
-  /** Limits a kind to one codec, by its MIME type. */
-  prefer(kind, mimeType) {
+  /** Limits a kind to one codec, by its MIME type and a part of its parameters. */
+  prefer(kind, mimeType, parameters = "") {
     const { codecs } = RTCRtpReceiver.getCapabilities(kind);
-    const wanted = codecs.filter((codec) => codec.mimeType.toLowerCase() === mimeType.toLowerCase());
+    const isWanted = (codec) => codec.mimeType.toLowerCase() === mimeType.toLowerCase() && (codec.sdpFmtpLine ?? "").includes(parameters);
+    const wanted = codecs.filter(isWanted);
     for (const transceiver of this.pc.getTransceivers()) {
       if (transceiver.receiver.track.kind === kind) transceiver.setCodecPreferences(wanted);
     }
@@ -132,7 +133,7 @@ window.whip = {
     client.receive(kinds);
     clients.set(name, client);
   },
-  prefer: (name, kind, mimeType) => named(name).prefer(kind, mimeType),
+  prefer: (name, ...codec) => named(name).prefer(...codec),
   begin: (name) => named(name).begin(),
   trickle: (name, etag) => named(name).trickle(etag),
   restart: (name) => named(name).restart(),

@@ -1,0 +1,145 @@
+//! The other doors of the cluster, as their heartbeats show them.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use super::{DoorDoc, MAX_DOORS};
+use crate::{
+    domain::{balance::Legs, ids::NodeId},
+    registry::DoorView,
+};
+
+/// A door whose heartbeat stands still for so long is gone, and its legs with it. Measured on this door's own clock, so
+/// that nobody's wall clock matters.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// The doors that live, but for this one.
+#[derive(Debug, Default)]
+pub(in crate::registry) struct Peers {
+    doors: Mutex<BTreeMap<String, Peer>>,
+}
+
+#[derive(Debug)]
+struct Peer {
+    doc: DoorDoc,
+    /// When its number was last seen to grow.
+    heard: Instant,
+    /// It was said in the log that its table differs.
+    said: bool,
+}
+
+impl Peers {
+    /// Takes all heartbeats of the store, this door's own left out. One that is new counts as heard now.
+    pub(super) fn take(&self, docs: Vec<DoorDoc>, own: &str, table: &str, now: Instant) {
+        let mut doors = self.lock();
+        let mut next = BTreeMap::new();
+        for doc in docs.into_iter().filter(|doc| doc.id != own).take(MAX_DOORS) {
+            let known = doors.remove(&doc.id);
+            let heard = known.as_ref().filter(|known| known.doc.beat == doc.beat).map_or(now, |known| known.heard);
+            let mut peer = Peer { said: known.is_some_and(|known| known.said), doc, heard };
+            let differs = peer.doc.table != table && peer.lives(now);
+            if differs && !peer.said {
+                tracing::warn!(door = %peer.doc.id, "its table of nodes differs from ours: the two place differently");
+            }
+            peer.said = differs;
+            next.insert(peer.doc.id.clone(), peer);
+        }
+        *doors = next;
+    }
+
+    /// The legs of all other doors that live, by node.
+    pub(super) fn legs(&self, now: Instant) -> BTreeMap<NodeId, Legs> {
+        let mut all: BTreeMap<NodeId, Legs> = BTreeMap::new();
+        for peer in self.lock().values().filter(|peer| peer.lives(now)) {
+            for (node, legs) in &peer.doc.legs {
+                let sum = all.entry(node.clone()).or_default();
+                sum.publish = sum.publish.saturating_add(legs.publish);
+                sum.play = sum.play.saturating_add(legs.play);
+            }
+        }
+        all
+    }
+
+    /// How many other doors have legs on a node.
+    pub(super) fn with_legs_on(&self, node: &NodeId, now: Instant) -> usize {
+        let has = |peer: &&Peer| peer.doc.legs.iter().any(|(on, legs)| on == node && *legs != Legs::default());
+        self.lock().values().filter(|peer| peer.lives(now)).filter(has).count()
+    }
+
+    /// Those that live, as other rooms see them.
+    pub(in crate::registry) fn views(&self, table: &str, now: Instant) -> Vec<DoorView> {
+        let doors = self.lock();
+        doors.values().filter(|peer| peer.lives(now)).map(|peer| peer.view(table, now)).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Peer>> {
+        self.doors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Peer {
+    fn lives(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.heard) < SILENCE
+    }
+
+    fn view(&self, table: &str, now: Instant) -> DoorView {
+        let age = now.saturating_duration_since(self.heard);
+        DoorView {
+            id: self.doc.id.clone(),
+            name: self.doc.name.clone(),
+            public_url: self.doc.public_url.clone(),
+            draining: self.doc.draining,
+            agrees: self.doc.table == table,
+            is_self: false,
+            legs: sum(self.doc.legs.iter().map(|(_, legs)| *legs)),
+            age_ms: i64::try_from(age.as_millis()).unwrap_or(i64::MAX),
+        }
+    }
+}
+
+/// Legs together.
+pub(in crate::registry) fn sum(legs: impl Iterator<Item = Legs>) -> Legs {
+    legs.fold(Legs::default(), |sum, legs| Legs {
+        publish: sum.publish.saturating_add(legs.publish),
+        play: sum.play.saturating_add(legs.play),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn door(id: &str, beat: i64, play: u32) -> DoorDoc {
+        let node = "edge-1".parse().unwrap();
+        DoorDoc {
+            id: id.into(),
+            name: "door".into(),
+            public_url: None,
+            draining: false,
+            table: "1".into(),
+            beat,
+            legs: vec![(node, Legs { publish: 0, play })],
+        }
+    }
+
+    #[test]
+    fn a_door_whose_heartbeat_stands_still_is_gone_with_its_legs() {
+        let (peers, t0, node) = (Peers::default(), Instant::now(), "edge-1".parse::<NodeId>().unwrap());
+        let plays = |now| peers.legs(now).get(&node).map_or(0, |legs| legs.play);
+        peers.take(vec![door("a", 1, 3), door("b", 1, 4), door("self", 1, 100)], "self", "1", t0);
+        assert_eq!((plays(t0), peers.with_legs_on(&node, t0)), (7, 2));
+        let t1 = t0 + SILENCE / 2;
+        peers.take(vec![door("a", 2, 3), door("b", 1, 4)], "self", "1", t1);
+        assert_eq!(plays(t1), 7);
+        let t2 = t0 + SILENCE;
+        peers.take(vec![door("a", 3, 2), door("b", 1, 4)], "self", "1", t2);
+        assert_eq!((plays(t2), peers.with_legs_on(&node, t2)), (2, 1));
+        assert_eq!(
+            peers.views("2", t2).iter().map(|door| (door.id.as_str(), door.agrees)).collect::<Vec<_>>(),
+            [("a", false)]
+        );
+    }
+}
