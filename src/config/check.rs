@@ -33,7 +33,9 @@ const SDK_WATCHDOG: Duration = Duration::from_secs(3);
 /// Checks everything; the result counts only if `problems` stayed empty.
 pub(super) fn check(raw: Raw, environment: &BTreeMap<String, String>, problems: &mut Problems) -> Config {
     let listen = listen::listen(raw.listen, problems);
-    let tls = listen::tls(raw.tls, raw.certificates, &listen, problems);
+    let door = door(raw.door, problems);
+    let acme = raw.acme.map(|acme| listen::acme(acme, &door, problems));
+    let tls = listen::tls(raw.tls, raw.certificates, acme, &listen, problems);
     let admin = access::admin(raw.admin, environment, problems);
     let health = health(raw.health, problems);
     listen::one_per_address(&listen, admin.bind, health.bind, problems);
@@ -56,11 +58,8 @@ pub(super) fn check(raw: Raw, environment: &BTreeMap<String, String>, problems: 
         signaling: signaling(raw.signaling, problems),
         media,
         limits: limits(raw.limits, problems),
-        shutdown: ShutdownConfig {
-            lame_duck: within("shutdown.lame_duck", raw.shutdown.lame_duck, 30 * SECOND, Duration::ZERO, DAY, problems),
-            deadline: within("shutdown.deadline", raw.shutdown.deadline, 60 * SECOND, Duration::ZERO, DAY, problems),
-        },
-        door: door(raw.door, problems),
+        shutdown: shutdown(raw.shutdown, problems),
+        door,
         telemetry: telemetry(raw.telemetry, problems),
     }
 }
@@ -191,16 +190,30 @@ fn limits(raw: raw::RawLimits, problems: &mut Problems) -> Limits {
     }
 }
 
+fn shutdown(raw: raw::RawShutdown, problems: &mut Problems) -> ShutdownConfig {
+    let mut bounded = |key, given, default| within(key, given, default, Duration::ZERO, DAY, problems);
+    ShutdownConfig {
+        lame_duck: bounded("shutdown.lame_duck", raw.lame_duck, 30 * SECOND),
+        deadline: bounded("shutdown.deadline", raw.deadline, 60 * SECOND),
+        upgrade_deadline: bounded("shutdown.upgrade_deadline", raw.upgrade_deadline, DAY / 2),
+    }
+}
+
 fn door(raw: raw::RawDoor, problems: &mut Problems) -> Door {
     let name = raw.name.unwrap_or_else(host_name);
     if let Err(why) = name.parse::<NodeId>() {
         problems.add("door.name", format!("{name:?}: {why}; use letters, digits and . _ : -"));
     }
+    let public_url = raw.public_url.map(|url| url.trim_end_matches('/').to_ascii_lowercase());
+    if public_url.as_deref().is_some_and(|url| !access::is_web_address(url)) {
+        problems
+            .add("door.public_url", "is no web address without a path; write one such as \"https://door-1.example\"");
+    }
     let state_dir = raw.state_dir.map(PathBuf::from);
     if state_dir.as_ref().is_some_and(|dir| !dir.is_absolute()) {
         problems.add("door.state_dir", "is not an absolute path; write one such as \"/var/lib/forebay\"");
     }
-    Door { name, state_dir }
+    Door { name, public_url, state_dir }
 }
 
 /// This host's name with what a name may not hold replaced; `door` where it has none.
@@ -216,5 +229,5 @@ fn telemetry(raw: raw::RawTelemetry, problems: &mut Problems) -> Telemetry {
     if let Err(why) = logs::check_filter(&log) {
         problems.add("telemetry.log", format!("{why}; write one such as \"info\" or \"info,forebay::sessions=debug\""));
     }
-    Telemetry { log, json: raw.json.unwrap_or(false) }
+    Telemetry { log, json: raw.json.unwrap_or(false), otlp_endpoint: raw.otlp_endpoint }
 }

@@ -268,6 +268,23 @@ mod tests {
     }
 
     #[test]
+    fn a_collector_is_an_http_address() {
+        let with = |endpoint: &str| format!("{LEAST}[telemetry]\notlp_endpoint = \"{endpoint}\"\n");
+        for (text, shown) in [
+            ("http://127.0.0.1:4318", "http://127.0.0.1:4318/v1/traces"),
+            ("http://otel.internal", "http://otel.internal:4318/v1/traces"),
+            ("http://[::1]:80/otlp/v1/traces", "http://[::1]:80/otlp/v1/traces"),
+        ] {
+            assert_eq!(good(&with(text)).telemetry.otlp_endpoint.unwrap().to_string(), shown);
+        }
+        for text in
+            ["127.0.0.1:4318", "https://otel", "http://", "http://a b", "http://h:x", "http://u@h", "http://::1"]
+        {
+            assert!(bad(&with(text)).starts_with("telemetry.otlp_endpoint: "), "{text}");
+        }
+    }
+
+    #[test]
     fn secrets_are_in_no_problem() {
         let problems = bad("[apps]\nLiveApp = {}\n[mongo]\nuri = \"postgres://me:hunter2@db\"\n");
         assert!(problems.contains("mongo.uri") && !problems.contains("hunter2"), "{problems}");

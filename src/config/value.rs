@@ -6,7 +6,7 @@ use std::{net::IpAddr, net::SocketAddr, ops::RangeInclusive, time::Duration};
 
 use toml::Value;
 
-use super::{ExternalIp, IpRange, MediaMode, Proxy, TlsVersion};
+use super::{ExternalIp, HttpEndpoint, IpRange, MediaMode, Proxy, TlsVersion};
 use crate::domain::{
     balance::PublishPolicy,
     ids::{NodeId, Role, Zone},
@@ -186,6 +186,15 @@ impl FromGiven for NodeAddress {
             return Err(format!("{text:?} cannot be dialled; write {WANTED}"));
         }
         Ok(address)
+    }
+}
+
+impl FromGiven for HttpEndpoint {
+    fn read(given: Given<'_>) -> Result<Self, String> {
+        const WANTED: &str = "the address of a collector such as \"http://127.0.0.1:4318\"";
+        let text = given.text(WANTED)?.trim();
+        text.parse()
+            .map_err(|()| format!("{text:?} is none; write {WANTED} (over TLS: run a collector beside the door)"))
     }
 }
 

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use hyper::{
     Method, Request, Response, StatusCode, Uri,
     body::Incoming,
-    header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER},
+    header::{ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER},
     http::uri::PathAndQuery,
 };
 
@@ -86,7 +86,7 @@ async fn routed(
     match route {
         Route::Signalling(app) => ws::upgrade(front, app, visitor, shutdown, request),
         Route::Whip(path) => whip::answer(front, path, visitor, shutdown, request).await,
-        Route::Locate => locate::answer(front, visitor, request).await,
+        Route::Locate => locate::answer(front, visitor, &request),
         Route::Streams(..) | Route::Rest(..) | Route::Page(..) | Route::Forbidden | Route::Nothing => not_found(),
     }
 }
@@ -98,6 +98,9 @@ fn not_found() -> Answer {
 fn health_answer(health: health::Answer) -> Answer {
     let status = StatusCode::from_u16(health.status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
     let mut answer = plain(status, health.body);
+    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // The SDK asks from a page before it connects to the door that `locate` named.
+    answer.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     if let Some(allow) = health.allow {
         answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
     }

@@ -21,6 +21,7 @@ mod ws;
 use std::{fmt, sync::Arc};
 
 pub use listener::{Listening, Settings, serve};
+pub use locate::{Locate, Peers};
 pub use tls::{CertificateError, Tls, TlsError};
 
 use arc_swap::ArcSwap;
@@ -49,7 +50,8 @@ impl Sink {
         Self(Arc::new(take))
     }
 
-    fn take(&self, stream: TcpStream, client: ClientAddr, read: &[u8]) {
+    /// Hands a connection over, with what was read from it already.
+    pub fn take(&self, stream: TcpStream, client: ClientAddr, read: &[u8]) {
         (self.0)(stream, client, read);
     }
 }
@@ -73,6 +75,8 @@ pub struct Front {
     pub readiness: Readiness,
     /// Counts.
     pub metrics: Metrics,
+    /// What `/forebay/locate` answers.
+    pub locate: Locate,
     /// The demo's page; absent in `serve`.
     pub pages: Option<Pages>,
 }

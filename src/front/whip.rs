@@ -138,7 +138,9 @@ async fn post(front: &Front, path: &WhipPath<'_>, visitor: Visitor, request: Req
     let mut answer = described(StatusCode::CREATED, SDP, sdp, &tag);
     let headers = answer.headers_mut();
     let word = if kind == Kind::Publish { "whip" } else { "whep" };
-    insert(headers, LOCATION, &format!("/{}/{word}/{}/{id}", path.app, path.stream));
+    // Where several doors share one name, only this very door has the resource.
+    let door = front.locate.public_url.as_deref().unwrap_or_default();
+    insert(headers, LOCATION, &format!("{door}/{}/{word}/{}/{id}", path.app, path.stream));
     headers.insert(ACCEPT_PATCH, HeaderValue::from_static(FRAGMENT));
     add_ice_servers(front, headers);
     answer

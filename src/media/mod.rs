@@ -18,6 +18,8 @@
 mod address;
 mod bound;
 mod desk;
+mod discover;
+mod known;
 #[cfg(target_os = "linux")]
 mod line;
 mod mailbox;
@@ -41,7 +43,7 @@ use arc_swap::ArcSwap;
 use tokio::{net::TcpStream, sync::broadcast};
 
 pub use self::desk::Watch;
-use self::{bound::Bound, desk::Desk, mailbox::Mailbox, tcp::Acceptor, worker::Worker};
+use self::{bound::Bound, desk::Desk, known::Known, mailbox::Mailbox, tcp::Acceptor, worker::Worker};
 use crate::{
     config,
     domain::{
@@ -107,6 +109,7 @@ pub struct Media(Arc<Inner>);
 
 struct Inner {
     address: SocketAddr,
+    known: Known,
     tcp: Acceptor,
     public: Vec<PublicCandidate>,
     private: Option<SocketAddr>,
@@ -117,7 +120,8 @@ struct Inner {
 
 impl Media {
     /// Binds the first free port of `media.ports` and starts the relay threads; they end with `shutdown`. To be called
-    /// on a tokio runtime.
+    /// on a tokio runtime, at the start of the process: where the public address has to be found out, it blocks for up to
+    /// two seconds.
     ///
     /// # Errors
     /// No port is free, there is no address that clients could be told, or the system refuses sockets or threads.
@@ -136,14 +140,16 @@ impl Media {
         shutdown: &Shutdown,
     ) -> Result<Self, MediaError> {
         let bound = Bound::open(config)?;
-        let mut public = address::public(config, bound.address)?;
+        let mut public =
+            address::public(config, bound.address, || discover::public_address(config, &bound.threads[0][0]))?;
         for listener in ice_tcp {
-            public.extend(address::ice_tcp(config, *listener)?);
+            public.extend(address::ice_tcp(config, *listener, &public)?);
         }
         let private = address::private(config, bound.private);
         let desk = Arc::new(Desk::new(metrics.clone()));
         let mut media = Inner {
             address: bound.address,
+            known: Known::default(),
             tcp: Acceptor::new(metrics.clone(), shutdown.clone()),
             public,
             private,
@@ -196,7 +202,13 @@ impl Media {
     /// # Errors
     /// A thread does not keep up. A command that ends something is taken even then.
     pub fn command(&self, command: Command) -> Result<(), MediaBusy> {
+        self.0.known.note(&command);
         mailbox::post(&self.0.threads, &command)
+    }
+
+    /// Whether a transport that was opened and not closed answers to this ufrag of a node.
+    pub fn knows(&self, ufrag: &str) -> bool {
+        self.0.known.has(ufrag)
     }
 
     /// What happens from now on. A subscriber that falls behind loses the oldest events and is told how many.

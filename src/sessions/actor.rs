@@ -113,7 +113,7 @@ where
 {
     fn new(shared: Arc<Shared>, client: Client<C>, id: SessionId) -> Self {
         let now = clock::now();
-        let session = Session::new(Arc::clone(&shared.settings), id, now);
+        let session = Session::new(Arc::clone(&shared.rules.load().settings), id, now);
         let due = session.poll_timeout().unwrap_or(now);
         let held = shared.metrics.session_opened();
         Self {
@@ -222,11 +222,11 @@ where
                 self.shared.placed(&ask, &result);
                 self.desk.tell(told(&ask, &result));
                 let result = result.map(|seated| {
-                    let node = seated.seat.node.clone();
+                    let (node, origin) = (seated.seat.node.clone(), seated.origin);
                     let held = seated.seat.kind.map(|kind| self.shared.metrics.leg_opened(kind, &node));
                     self.seats.reserve_exact(1); // one leg, one link is what most sessions have
                     self.seats.push((ticket, seated.seat, held));
-                    Placed { node, address: seated.address }
+                    Placed { node, address: seated.address, origin }
                 });
                 Input::Placed { ticket, result }
             }

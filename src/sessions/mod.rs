@@ -13,9 +13,11 @@ mod actor;
 mod directory;
 mod execute;
 mod index;
+mod mover;
 mod report;
 mod router;
 pub mod story;
+mod trace;
 mod whip;
 
 use std::{
@@ -27,6 +29,7 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::broadcast::{self, error::RecvError},
@@ -41,13 +44,14 @@ use crate::{
     config::Config,
     domain::{
         ids::{AppName, ClientAddr, SessionId},
-        session::{RelaySide, SessionSettings},
+        relay,
+        session::{Input, MediaSeen, RelaySide, SessionSettings},
         signaling,
     },
     media::{Media, MediaEvent},
     registry::Registry,
     shutdown::Shutdown,
-    telemetry::metrics::Metrics,
+    telemetry::{metrics::Metrics, otlp::Exporter},
     upstream::{Socket, SocketLimits},
 };
 
@@ -77,10 +81,8 @@ pub struct Sessions {
 
 #[derive(Debug)]
 struct Shared {
-    settings: Arc<SessionSettings>,
-    link_limits: SocketLimits,
-    client_limits: SocketLimits,
-    dial: Duration,
+    /// A session keeps what it began with.
+    rules: ArcSwap<Rules>,
     router: router::Router,
     occupancy: Occupancy,
     directory: Directory,
@@ -95,6 +97,45 @@ struct Shared {
     refusing: AtomicBool,
 }
 
+/// What a reload may change.
+#[derive(Debug)]
+struct Rules {
+    settings: Arc<SessionSettings>,
+    link_limits: SocketLimits,
+    client_limits: SocketLimits,
+    dial: Duration,
+    play_wait: Duration,
+}
+
+impl Rules {
+    fn new(config: &Config, media: Option<&Media>) -> Self {
+        let signaling = &config.signaling;
+        let settings = SessionSettings {
+            give_up: signaling.give_up,
+            attempt: signaling.attempt,
+            confirm: MOVE_CONFIRM,
+            max_to_node: signaling.max_to_node,
+            max_legs: config.limits.legs_per_session,
+            messages_per_second: config.limits.messages_per_second,
+            with_publisher: signaling.conference_with_publisher,
+            relay: media.map(|media| relay_side(media, config)),
+            ice_servers: signaling::ice_server_config(
+                &signaling.stun_uri,
+                &signaling.turn_username,
+                &signaling.turn_credential.0,
+            ),
+        };
+        let limits = |max_message| SocketLimits { max_message, write_timeout: config.limits.write_timeout };
+        Self {
+            settings: Arc::new(settings),
+            link_limits: limits(MAX_FROM_NODE),
+            client_limits: limits(signaling.max_message),
+            dial: signaling.dial,
+            play_wait: config.play.wait,
+        }
+    }
+}
+
 impl Sessions {
     /// Sessions that are placed by `registry`; `over_limit` hears when the last seat is taken, and when one is free again.
     pub fn new(
@@ -105,44 +146,34 @@ impl Sessions {
         over_limit: Arc<dyn Fn(bool) + Send + Sync>,
         shutdown: Shutdown,
     ) -> Self {
-        let signaling = &config.signaling;
-        let settings = SessionSettings {
-            give_up: signaling.give_up,
-            attempt: signaling.attempt,
-            confirm: MOVE_CONFIRM,
-            max_to_node: signaling.max_to_node,
-            max_legs: config.limits.legs_per_session,
-            messages_per_second: config.limits.messages_per_second,
-            with_publisher: signaling.conference_with_publisher,
-            relay: media.as_ref().map(|media| relay_side(media, config)),
-            ice_servers: signaling::ice_server_config(
-                &signaling.stun_uri,
-                &signaling.turn_username,
-                &signaling.turn_credential.0,
-            ),
-        };
-        let directory = Directory::default();
+        let exporter = config.telemetry.otlp_endpoint.clone();
+        let exporter =
+            exporter.map(|endpoint| Exporter::start(endpoint, config.door.name.clone(), metrics.clone(), &shutdown));
+        let directory = Directory::telling(exporter);
         if let Some(media) = &media {
             shutdown.spawn(tell_media(media.events(), directory.clone(), shutdown.child()));
         }
-        let limits = |max_message| SocketLimits { max_message, write_timeout: config.limits.write_timeout };
-        Self {
-            shared: Arc::new(Shared {
-                settings: Arc::new(settings),
-                link_limits: limits(MAX_FROM_NODE),
-                client_limits: limits(signaling.max_message),
-                dial: signaling.dial,
-                router: router::Router::new(registry, config.play.wait),
-                occupancy: Occupancy::new(config.limits.sessions, config.limits.sessions_per_client, over_limit),
-                directory,
-                metrics,
-                media,
-                emptying: shutdown.child(),
-                shutdown,
-                empty_within: OnceLock::new(),
-                refusing: AtomicBool::new(false),
-            }),
-        }
+        let shared = Arc::new(Shared {
+            rules: ArcSwap::from_pointee(Rules::new(config, media.as_ref())),
+            router: router::Router::new(registry),
+            occupancy: Occupancy::new(config.limits.sessions, config.limits.sessions_per_client, over_limit),
+            directory,
+            metrics,
+            media,
+            emptying: shutdown.child(),
+            shutdown,
+            empty_within: OnceLock::new(),
+            refusing: AtomicBool::new(false),
+        });
+        shared.shutdown.spawn(mover::run(Arc::clone(&shared)));
+        Self { shared }
+    }
+
+    /// Takes another configuration: its limits at once, the rest for sessions that begin from now on.
+    pub fn reconfigure(&self, config: &Config) {
+        let shared = &self.shared;
+        shared.rules.store(Arc::new(Rules::new(config, shared.media.as_ref())));
+        shared.occupancy.set_limits(config.limits.sessions, config.limits.sessions_per_client);
     }
 
     /// Takes a seat for a client that wants to connect, or says which limit is reached.
@@ -185,7 +216,7 @@ impl Sessions {
 
     /// Bounds of a client's socket.
     pub fn client_limits(&self) -> SocketLimits {
-        self.shared.client_limits
+        self.shared.rules.load().client_limits
     }
 
     /// Runs one client until its socket ends.
@@ -213,11 +244,26 @@ async fn tell_media(mut events: broadcast::Receiver<MediaEvent>, directory: Dire
                 if let Some(what) = story::What::of_media(&event.kind) {
                     directory.tell(event.session, what);
                 }
+                tell_move(&directory, &event);
             }
             Ok(MediaEvent::Refused { .. }) => {}
             Err(RecvError::Lagged(missed)) => tracing::debug!(missed, "media events that no story tells"),
             Err(RecvError::Closed) => return,
         }
+    }
+}
+
+/// What relay threads see of a leg that is on the move confirms it, and measures how long its client had no media.
+fn tell_move(directory: &Directory, event: &relay::Event) {
+    let seen = match event.kind {
+        relay::EventKind::FirstMedia { .. } => MediaSeen::First,
+        relay::EventKind::Closed { silent, .. } => MediaSeen::Closed { silent },
+        _ => return,
+    };
+    let Some(card) = directory.get(event.session) else { return };
+    if card.look(|page| page.legs.iter().any(|leg| leg.moving)) {
+        // A full letter box loses a measurement; the node's own word still confirms the move.
+        card.post(Input::Media { transport: event.transport, seen });
     }
 }
 

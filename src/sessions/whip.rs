@@ -264,8 +264,8 @@ enum Event {
 impl Begun {
     fn new(inner: &Arc<Inner>, id: ResourceId, post: Post, answer: oneshot::Sender<Reply>) -> Self {
         let (sessions_end, own_end) = tokio::io::duplex(PIPE);
-        let shared = &inner.sessions.shared;
-        let limits = SocketLimits { max_message: super::MAX_FROM_NODE, ..shared.client_limits };
+        let limits = inner.sessions.client_limits();
+        let own_limits = SocketLimits { max_message: super::MAX_FROM_NODE, ..limits };
         let session = SessionId(fastrand::u64(..));
         let target = if post.kind == Kind::Publish { "origin" } else { "edge" };
         let client = Client {
@@ -274,17 +274,17 @@ impl Begun {
             address: post.client,
             host: post.host,
             tls: post.tls,
-            socket: Socket::server(sessions_end, &[], shared.client_limits),
+            socket: Socket::server(sessions_end, &[], limits),
             seat: post.seat,
         };
         inner.shutdown.spawn(inner.sessions.run_as(client, session));
         let (mailbox, mail) = mpsc::channel(MAILBOX);
         let handle = Resource { app: post.app, kind: post.kind, stream: post.stream.clone(), mailbox };
-        let relayed = shared.media.is_some();
+        let relayed = inner.sessions.shared.media.is_some();
         tracing::info!(%session, stream = %post.stream, kind = post.kind.as_str(), "resource");
         Self {
             resource: whip::Resource::new(post.kind, post.stream, &post.wish, post.offer, relayed, clock::now()),
-            socket: Socket::client(own_end, &[], limits),
+            socket: Socket::client(own_end, &[], own_limits),
             mail,
             waiting: Some(answer),
             posting: true,

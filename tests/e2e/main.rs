@@ -13,4 +13,8 @@ mod listeners;
 mod outages;
 mod registry;
 mod relay;
+mod reload;
+mod slb_probes;
+mod systemd;
+mod takeover;
 mod whip;
