@@ -18,3 +18,4 @@ mod reload;
 mod slb_probes;
 mod systemd;
 mod takeover;
+mod whip;
