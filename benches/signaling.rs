@@ -65,7 +65,7 @@ fn live_session(node: &NodeId, now: Instant) -> Session {
         Output::Place(ticket, _) => Some(ticket),
         _ => None,
     });
-    let placed = Placed { node: node.clone(), address: [127, 0, 0, 1].into() };
+    let placed = Placed { node: node.clone(), address: [127, 0, 0, 1].into(), origin: None };
     session.handle(Input::Placed { ticket: ticket.expect("a publish is placed"), result: Ok(placed) }, now);
     session.handle(Input::LinkUp(node.clone()), now);
     session

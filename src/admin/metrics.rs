@@ -45,5 +45,8 @@ fn store_facts(registry: &Registry) -> StoreFacts {
         unknown: facts.lookups_unknown.get(),
         reads_shed: facts.reads_shed.get(),
         waits_shed: facts.waits_shed.get(),
+        pins_claimed: facts.pins_claimed.get(),
+        pins_lost: facts.pins_lost.get(),
+        pins_late: facts.pins_late.get(),
     }
 }

@@ -167,6 +167,11 @@ impl Line {
                 (self.purpose, self.cause) = (Some(purpose.as_str()), Some(cause.as_str()));
             }
             What::Moving(kind) | What::MoveFailed(kind) => self.purpose = Some(kind.as_str()),
+            What::Stayed { kind, node } => {
+                self.purpose = Some(kind.as_str());
+                self.node = Some(node.to_string());
+            }
+            What::Gap { kind, gap } => (self.purpose, self.took_ms) = (Some(kind.as_str()), Some(ms(*gap))),
             What::Moved { kind, node, took } => {
                 self.purpose = Some(kind.as_str());
                 (self.node, self.took_ms) = (Some(node.to_string()), Some(ms(*took)));

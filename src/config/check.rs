@@ -33,7 +33,9 @@ const SDK_WATCHDOG: Duration = Duration::from_secs(3);
 /// Checks everything; the result counts only if `problems` stayed empty.
 pub(super) fn check(raw: Raw, environment: &BTreeMap<String, String>, problems: &mut Problems) -> Config {
     let listen = listen::listen(raw.listen, problems);
-    let tls = listen::tls(raw.tls, raw.certificates, &listen, problems);
+    let door = door(raw.door, problems);
+    let acme = raw.acme.map(|acme| listen::acme(acme, &door, problems));
+    let tls = listen::tls(raw.tls, raw.certificates, acme, &listen, problems);
     let admin = access::admin(raw.admin, environment, problems);
     let health = health(raw.health, problems);
     listen::one_per_address(&listen, admin.bind, health.bind, problems);
@@ -57,7 +59,7 @@ pub(super) fn check(raw: Raw, environment: &BTreeMap<String, String>, problems: 
         media,
         limits: limits(raw.limits, problems),
         shutdown: shutdown(raw.shutdown, problems),
-        door: door(raw.door, problems),
+        door,
         telemetry: telemetry(raw.telemetry, problems),
     }
 }

@@ -106,6 +106,23 @@ pub struct Tls {
     pub certificates: Vec<Certificate>,
     /// `min_version`, default `1.2`.
     pub min_version: TlsVersion,
+    /// `acme`, default none: a further certificate that the door gets by itself.
+    pub acme: Option<Acme>,
+}
+
+/// A certificate from an ACME server (RFC 8555), by TLS-ALPN-01 (RFC 8737).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Acme {
+    /// `directory`, default Let's Encrypt's: the server's directory, an `https://` URL.
+    pub directory: String,
+    /// `contact`, default none: `mailto:` addresses that the server may write to.
+    pub contact: Vec<String>,
+    /// `domains`: the host names of the one certificate, in lower case, none of them a wildcard.
+    pub domains: Vec<String>,
+    /// `root`, default the public authorities: a PEM file with those that the ACME server itself is known by.
+    pub root: Option<PathBuf>,
+    /// `acme` in `door.state_dir`: where account and certificate are kept.
+    pub store: PathBuf,
 }
 
 /// One certificate with its chain, and its key; both PEM files.
@@ -347,6 +364,13 @@ pub struct Media {
     pub allow_private_public_ip: bool,
     /// `node_ports`, default 50000-60000: the UDP ports of the nodes.
     pub node_ports: RangeInclusive<u16>,
+    /// `cloud_metadata`, default true: whether the cloud is asked for the public address, where neither `external_ips` nor
+    /// this machine's own addresses name one.
+    pub cloud_metadata: bool,
+    /// `metadata_server`, default none: where the cloud's metadata is, instead of where each cloud has it.
+    pub metadata_server: Option<SocketAddr>,
+    /// `stun_server`, default none: `HOST:PORT` of the STUN server that is asked where no cloud answers.
+    pub stun_server: Option<String>,
 }
 
 /// How media travels.

@@ -18,6 +18,7 @@
 mod address;
 mod bound;
 mod desk;
+mod discover;
 mod known;
 #[cfg(target_os = "linux")]
 mod line;
@@ -119,7 +120,8 @@ struct Inner {
 
 impl Media {
     /// Binds the first free port of `media.ports` and starts the relay threads; they end with `shutdown`. To be called
-    /// on a tokio runtime.
+    /// on a tokio runtime, at the start of the process: where the public address has to be found out, it blocks for up to
+    /// two seconds.
     ///
     /// # Errors
     /// No port is free, there is no address that clients could be told, or the system refuses sockets or threads.
@@ -138,9 +140,10 @@ impl Media {
         shutdown: &Shutdown,
     ) -> Result<Self, MediaError> {
         let bound = Bound::open(config)?;
-        let mut public = address::public(config, bound.address)?;
+        let mut public =
+            address::public(config, bound.address, || discover::public_address(config, &bound.threads[0][0]))?;
         for listener in ice_tcp {
-            public.extend(address::ice_tcp(config, *listener)?);
+            public.extend(address::ice_tcp(config, *listener, &public)?);
         }
         let private = address::private(config, bound.private);
         let desk = Arc::new(Desk::new(metrics.clone()));

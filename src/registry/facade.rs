@@ -22,6 +22,7 @@ use super::{
     nodes::Roster,
     own::{Drains, Peers, StateFile, Steward},
     pins::Pins,
+    returns::Moving,
     skew::Skews,
     source::Source,
     store::StoreError,
@@ -161,6 +162,7 @@ pub(super) struct Inner {
     pub(super) facts: Facts,
     pub(super) shutdown: Shutdown,
     pub(super) pins: Pins,
+    pub(super) moving: Moving,
     pub(super) drains: Drains,
     pub(super) peers: Peers,
     pub(super) door: ThisDoor,
@@ -222,6 +224,7 @@ impl Registry {
             facts: Facts::default(),
             shutdown: shutdown.clone(),
             pins: Pins::default(),
+            moving: Moving::default(),
             drains: Drains::default(),
             peers: Peers::default(),
             door: this_door(config),
@@ -440,7 +443,7 @@ impl Inner {
     }
 
     /// What is known of a stream; of one that is not live, nothing older than `max_age`.
-    async fn ask(&self, key: &StreamKey, max_age: Option<Duration>) -> Lookup {
+    pub(super) async fn ask(&self, key: &StreamKey, max_age: Option<Duration>) -> Lookup {
         let now = clock::now();
         let up = self.link.is_up();
         if let Some(lookup) = self.cached(key, up, max_age.and_then(|age| now.checked_sub(age))) {

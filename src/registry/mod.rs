@@ -23,6 +23,7 @@ mod nodes;
 mod own;
 mod own_memory;
 mod pins;
+mod returns;
 mod skew;
 mod source;
 pub mod store;

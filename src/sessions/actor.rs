@@ -223,11 +223,11 @@ where
                 self.shared.placed(&ask, &result);
                 self.desk.tell(told(&ask, &result));
                 let result = result.map(|seated| {
-                    let node = seated.seat.node.clone();
+                    let (node, origin) = (seated.seat.node.clone(), seated.origin);
                     let held = seated.seat.kind.map(|kind| self.shared.metrics.leg_opened(kind, &node));
                     self.seats.reserve_exact(1); // one leg, one link is what most sessions have
                     self.seats.push((ticket, seated.seat, held));
-                    Placed { node, address: seated.address }
+                    Placed { node, address: seated.address, origin }
                 });
                 Input::Placed { ticket, result }
             }

@@ -11,6 +11,7 @@ mod actor;
 mod directory;
 mod execute;
 mod index;
+mod mover;
 mod report;
 mod router;
 pub mod story;
@@ -38,7 +39,8 @@ use crate::{
     config::Config,
     domain::{
         ids::{AppName, ClientAddr},
-        session::{RelaySide, SessionSettings},
+        relay,
+        session::{Input, MediaSeen, RelaySide, SessionSettings},
         signaling,
     },
     media::{Media, MediaEvent},
@@ -143,20 +145,20 @@ impl Sessions {
         if let Some(media) = &media {
             shutdown.spawn(tell_media(media.events(), directory.clone(), shutdown.child()));
         }
-        Self {
-            shared: Arc::new(Shared {
-                rules: ArcSwap::from_pointee(Rules::new(config, media.as_ref())),
-                router: router::Router::new(registry),
-                occupancy: Occupancy::new(config.limits.sessions, config.limits.sessions_per_client, over_limit),
-                directory,
-                metrics,
-                media,
-                emptying: shutdown.child(),
-                shutdown,
-                empty_within: OnceLock::new(),
-                refusing: AtomicBool::new(false),
-            }),
-        }
+        let shared = Arc::new(Shared {
+            rules: ArcSwap::from_pointee(Rules::new(config, media.as_ref())),
+            router: router::Router::new(registry),
+            occupancy: Occupancy::new(config.limits.sessions, config.limits.sessions_per_client, over_limit),
+            directory,
+            metrics,
+            media,
+            emptying: shutdown.child(),
+            shutdown,
+            empty_within: OnceLock::new(),
+            refusing: AtomicBool::new(false),
+        });
+        shared.shutdown.spawn(mover::run(Arc::clone(&shared)));
+        Self { shared }
     }
 
     /// Takes another configuration: its limits at once, the rest for sessions that begin from now on.
@@ -226,11 +228,26 @@ async fn tell_media(mut events: broadcast::Receiver<MediaEvent>, directory: Dire
                 if let Some(what) = story::What::of_media(&event.kind) {
                     directory.tell(event.session, what);
                 }
+                tell_move(&directory, &event);
             }
             Ok(MediaEvent::Refused { .. }) => {}
             Err(RecvError::Lagged(missed)) => tracing::debug!(missed, "media events that no story tells"),
             Err(RecvError::Closed) => return,
         }
+    }
+}
+
+/// What relay threads see of a leg that is on the move confirms it, and measures how long its client had no media.
+fn tell_move(directory: &Directory, event: &relay::Event) {
+    let seen = match event.kind {
+        relay::EventKind::FirstMedia { .. } => MediaSeen::First,
+        relay::EventKind::Closed { silent, .. } => MediaSeen::Closed { silent },
+        _ => return,
+    };
+    let Some(card) = directory.get(event.session) else { return };
+    if card.look(|page| page.legs.iter().any(|leg| leg.moving)) {
+        // A full letter box loses a measurement; the node's own word still confirms the move.
+        card.post(Input::Media { transport: event.transport, seen });
     }
 }
 

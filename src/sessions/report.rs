@@ -3,7 +3,7 @@
 use super::{Shared, router::Seated};
 use crate::{
     domain::{
-        ids::{AppName, Kind, NodeId, StreamKey},
+        ids::{AppName, Kind, NodeId, StreamId, StreamKey},
         reject::Reject,
         relay,
         session::{Ask, Fact, LinkLoss},
@@ -44,15 +44,32 @@ impl Shared {
                 tracing::info!(purpose = purpose.as_str(), cause = cause.as_str(), "asked elsewhere");
                 metrics.retried(cause.as_str());
             }
-            Fact::Moving(kind) => tracing::info!(kind = kind.as_str(), "moving a live leg"),
-            Fact::Moved { kind, node, took } => {
-                tracing::info!(kind = kind.as_str(), %node, ?took, "moved");
+            Fact::Moving { kind, stream, from, cause } => {
+                tracing::info!(kind = kind.as_str(), %stream, %from, cause = cause.as_str(), "moving a live leg");
+                if kind == Kind::Publish {
+                    registry.publisher_moves(&StreamKey { app: app.clone(), stream }, true);
+                }
             }
-            Fact::MoveFailed(kind) => {
+            Fact::Moved { kind, stream, from, node, cause, took } => {
+                tracing::info!(kind = kind.as_str(), %stream, %from, %node, cause = cause.as_str(), ?took, "moved");
+                metrics.migrated(kind, cause.as_str(), "moved");
+                self.move_ended(app, kind, stream, &from, true);
+            }
+            Fact::Stayed { kind, node } => {
+                tracing::info!(kind = kind.as_str(), %node, "no other node takes a leg of a draining one: it stays");
+                metrics.migrated(kind, "drain", "stayed");
+            }
+            Fact::MoveFailed { kind, stream, from, cause } => {
                 tracing::warn!(
-                    kind = kind.as_str(),
+                    kind = kind.as_str(), %stream, %from,
                     "a live leg could not be moved: its client is asked to come again"
                 );
+                metrics.migrated(kind, cause.as_str(), "failed");
+                self.move_ended(app, kind, stream, &from, false);
+            }
+            Fact::Gap { kind, gap } => {
+                tracing::info!(kind = kind.as_str(), ?gap, "a moved leg has media again");
+                metrics.migration_gap(kind, gap);
             }
             Fact::BadDescription(error) => tracing::info!(%error, "a description that cannot be relayed"),
             Fact::Rejected(reject) => {
@@ -63,6 +80,14 @@ impl Shared {
                 tracing::debug!(cause = cause.as_str(), "message dropped");
                 metrics.message_dropped(cause.as_str());
             }
+        }
+    }
+
+    fn move_ended(&self, app: &AppName, kind: Kind, stream: StreamId, from: &NodeId, confirmed: bool) {
+        let registry = self.router.registry();
+        registry.count_move(from, confirmed);
+        if kind == Kind::Publish {
+            registry.publisher_moves(&StreamKey { app: app.clone(), stream }, false);
         }
     }
 

@@ -44,6 +44,8 @@ pub(super) struct Seated {
     pub(super) placement: Placement,
     pub(super) address: IpAddr,
     pub(super) blind: bool,
+    /// Where the stream of a play is published, if that is known.
+    pub(super) origin: Option<NodeId>,
     pub(super) seat: LegSeat,
 }
 
@@ -86,7 +88,8 @@ impl Router {
         &self.registry
     }
 
-    /// Places one leg; a play waits at most `play_wait` for its stream. `seed` breaks ties; `fallback` is the key of an errand that names no stream.
+    /// Places one leg; a play waits at most `play_wait` for its stream. `seed` breaks ties, and names the stream of an
+    /// errand that names none.
     pub(super) async fn place(
         &self,
         app: &AppName,
@@ -175,9 +178,12 @@ impl Router {
 
     async fn play(&self, key: StreamKey, ask: &Ask, seed: u64, play_wait: Duration) -> Result<Seated, Reject> {
         let with_publisher = ask.with_publisher.as_ref();
-        let mut lookup = self.registry.look_up(&key).await;
+        let mut lookup = match &ask.after_end {
+            Some(after) => self.registry.wait_return(&key, after.origin.as_ref(), ask.until).await,
+            None => self.registry.look_up(&key).await,
+        };
         let mut route = routing::play(&lookup, with_publisher, &ask.avoid, &self.registry.snapshot());
-        if route == PlayRoute::Wait {
+        if route == PlayRoute::Wait && ask.after_end.is_none() {
             let until = ask.until.min(clock::now() + play_wait);
             lookup = self.registry.wait_live(&key, until).await;
             route = routing::play(&lookup, with_publisher, &ask.avoid, &self.registry.snapshot());
@@ -185,9 +191,17 @@ impl Router {
         let PlayRoute::Place { want, rule, blind } = route else {
             return Err(Reject::NoSuchStream);
         };
+        if blind && ask.after_end.is_some() {
+            return Err(Reject::NoSuchStream); // its node said that it has ended, and nobody says otherwise
+        }
+        let origin = match &want {
+            Want::Play { origin, .. } => origin.clone(),
+            _ => None,
+        };
         let request = Request { stream: &key, want, rule, kind: Some(Kind::Play), exclude: &ask.avoid, seed };
         let placement = self.registry.place(&request).map_err(|_| Reject::Busy)?;
-        self.seated(placement, Some(Kind::Play), None, blind)
+        let seated = self.seated(placement, Some(Kind::Play), None, blind)?;
+        Ok(Seated { origin, ..seated })
     }
 
     /// Where the peers of `join`, or the members of a room, meet: the pin, else the rendezvous hash over origins.
@@ -225,7 +239,7 @@ impl Router {
         let seat = LegSeat { registry: self.registry.clone(), node: placement.node.clone(), kind, pin };
         // A node may be gone from the configuration since it was chosen.
         let address = self.registry.snapshot().get(&seat.node).map(|node| node.spec.address.0.ip());
-        Ok(Seated { placement, address: address.ok_or(Reject::Busy)?, blind, seat })
+        Ok(Seated { placement, address: address.ok_or(Reject::Busy)?, blind, origin: None, seat })
     }
 }
 

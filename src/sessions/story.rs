@@ -124,6 +124,20 @@ pub enum What {
     },
     /// It could not be moved.
     MoveFailed(Kind),
+    /// No other node took a leg that should leave a draining one.
+    Stayed {
+        /// What the leg is for.
+        kind: Kind,
+        /// The node.
+        node: NodeId,
+    },
+    /// A moved leg has media again.
+    Gap {
+        /// What the leg is for.
+        kind: Kind,
+        /// From the last media to the first.
+        gap: Duration,
+    },
     /// The door refused something by itself.
     Refused(Reject),
     /// A node refused for want of resources.
@@ -188,9 +202,11 @@ impl What {
             Fact::LinkLost(node, loss) => Self::LinkLost { node: node.clone(), loss: *loss },
             Fact::NodeFull(node) => Self::NodeFull(node.clone()),
             Fact::Retried(purpose, cause) => Self::Retried { purpose: *purpose, cause: *cause },
-            Fact::Moving(kind) => Self::Moving(*kind),
-            Fact::Moved { kind, node, took } => Self::Moved { kind: *kind, node: node.clone(), took: *took },
-            Fact::MoveFailed(kind) => Self::MoveFailed(*kind),
+            Fact::Moving { kind, .. } => Self::Moving(*kind),
+            Fact::Moved { kind, node, took, .. } => Self::Moved { kind: *kind, node: node.clone(), took: *took },
+            Fact::MoveFailed { kind, .. } => Self::MoveFailed(*kind),
+            Fact::Stayed { kind, node } => Self::Stayed { kind: *kind, node: node.clone() },
+            Fact::Gap { kind, gap } => Self::Gap { kind: *kind, gap: *gap },
             Fact::BadDescription(_) => Self::BadDescription,
             Fact::Rejected(reject) => Self::Refused(*reject),
             Fact::Dropped(_) => return None,
@@ -228,6 +244,8 @@ impl What {
             Self::Moving(_) => "moving",
             Self::Moved { .. } => "moved",
             Self::MoveFailed(_) => "move_failed",
+            Self::Stayed { .. } => "stayed",
+            Self::Gap { .. } => "gap",
             Self::Refused(_) => "refused",
             Self::NodeFull(_) => "node_full",
             Self::BadDescription => "bad_description",

@@ -4,6 +4,7 @@
 //! (`&'static str`, from its enums), status codes and node ids; a node's series end when the node is gone, so their
 //! number is bounded by the cluster's size, however often nodes come and go.
 
+mod drains;
 mod front;
 mod life;
 mod media;
@@ -27,7 +28,7 @@ use crate::domain::{
 
 pub use self::front::Trouble;
 pub use self::media::{TcpDrop, TcpEnd, WireFacts};
-use self::{front::FrontMetrics, life::LifeMetrics, media::MediaMetrics};
+use self::{drains::DrainMetrics, front::FrontMetrics, life::LifeMetrics, media::MediaMetrics};
 
 /// The content type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -86,6 +87,12 @@ pub struct StoreFacts {
     pub reads_shed: u64,
     /// Waits refused because too many streams were waited for.
     pub waits_shed: u64,
+    /// Pins that the store has answered for.
+    pub pins_claimed: u64,
+    /// Those of them that another door had.
+    pub pins_lost: u64,
+    /// Placements that did not wait any longer for their pin.
+    pub pins_late: u64,
 }
 
 /// All metrics. A clone is the same metrics.
@@ -139,6 +146,7 @@ struct Inner {
     capacity_legs: Gauges<1>,
     capacity_nodes: Gauges<1>,
     minutes_to_full: Family<Labels<1>, Gauge<f64, std::sync::atomic::AtomicU64>>,
+    drains: DrainMetrics,
     life: LifeMetrics,
     media: MediaMetrics,
 }
@@ -400,6 +408,7 @@ impl Inner {
                 book.add("capacity_minutes_to_full", "gauge", &["kind"], help, Family::clone(&metric));
                 metric
             },
+            drains: DrainMetrics::new(&mut book),
             life: LifeMetrics::new(&mut book),
             media: MediaMetrics::new(&mut book),
             scrape: Mutex::default(),
@@ -453,6 +462,7 @@ impl Inner {
             ("unknown", store.unknown),
         ];
         counted(&self.record_lookups, "result", &found);
+        self.drains.collect(&store);
     }
 
     /// Ends a node's series. What is still open on it keeps its own handle and comes back with no series.
@@ -655,6 +665,7 @@ mod tests {
         metrics.probed(&id, true);
         metrics.http_answered("x", 200);
         metrics.capacity(Kind::Play, Room::default(), Some(1.0));
+        metrics.migrated(Kind::Play, "x", "x");
         metrics.media_flow_closed(FlowEnd::Closed);
         metrics.media_command_refused(Refused::Full);
         let text = metrics.scrape(&one_edge(), StoreFacts::default());

@@ -235,7 +235,11 @@ impl World {
                 let result = match (free.is_empty(), self.rng.u8(..)) {
                     (true, _) | (_, 0..10) => Err(Reject::Busy),
                     (_, 10..20) => Err(Reject::NoSuchStream),
-                    _ => Ok(Placed { node: free[self.rng.usize(..free.len())].clone(), address: [10, 0, 1, 1].into() }),
+                    _ => Ok(Placed {
+                        node: free[self.rng.usize(..free.len())].clone(),
+                        address: [10, 0, 1, 1].into(),
+                        origin: None,
+                    }),
                 };
                 if self.rng.u8(..) > 5 {
                     let after = self.delay(200);

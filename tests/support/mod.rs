@@ -2,6 +2,7 @@
 //! implementations.
 #![allow(dead_code, unreachable_pub, missing_docs)] // each test uses its own part of this
 
+pub mod acme_server;
 pub mod ams_client;
 pub mod cluster;
 pub mod front;

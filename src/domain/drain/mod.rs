@@ -5,5 +5,7 @@
 //! ```
 
 mod order;
+mod pacer;
 
 pub use order::{BadWish, Deadline, DrainOrder, DrainWish, MAX_PER_SECOND, Migrate};
+pub use pacer::{LegKey, LegThere, Pacer};

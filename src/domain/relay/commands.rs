@@ -1,11 +1,11 @@
 //! What sessions ask for: transports opened, completed and closed.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use super::{
     Core, Credentials, EventKind, FlowEnd, Refused, TransportEnd, TransportId, TransportSpec,
     settings::{MAX_SAME_UFRAG, MAX_TRANSPORTS_PER_SESSION},
-    transport::{Client, Transport, check_credentials, check_node},
+    transport::{Client, Media, Transport, check_credentials, check_node},
 };
 use crate::domain::ids::SessionId;
 
@@ -86,7 +86,11 @@ impl Core {
         }
         self.forget_old_paths_of(index);
         let traffic = self.transports[index].traffic;
-        self.say(index, EventKind::Closed { reason, traffic });
+        let silent = match self.transports[index].media {
+            Media::Silent => None,
+            Media::Flowing { last } | Media::Stalled { last } => Some(Duration::from_nanos(now.saturating_sub(last))),
+        };
+        self.say(index, EventKind::Closed { reason, silent, traffic });
         self.unlink_ufrag(index);
         let Some(transport) = self.transports.remove(index) else { return };
         self.by_id.remove(&transport.id);

@@ -73,6 +73,8 @@ pub(super) struct Flow {
     pub(super) fed: u64,
     /// The node's last check was offered to another tuple.
     pub(super) offered: bool,
+    /// How many checks of a deserted tuple this one was offered.
+    pub(super) offers: u8,
     pub(super) stun: Bucket,
     /// Bytes of the client and to it while the flow is new.
     pub(super) unproven: Unproven,
@@ -97,6 +99,7 @@ impl Flow {
             asked: None,
             fed: 0,
             offered: false,
+            offers: 0,
             stun: Bucket::default(),
             unproven: Unproven::default(),
             checks: Checks::default(),
@@ -118,11 +121,6 @@ impl Flow {
         self.asked.is_some_and(|asked| now.saturating_sub(asked) >= nanos(UNANSWERED))
     }
 
-    /// Whether this is a path of the flow's own generation.
-    pub(super) fn owns(&self, path: Path) -> bool {
-        self.path == path || self.old.is_some_and(|old| old.path == path && old.transport == self.transport)
-    }
-
     /// Whether nothing may take the flow's place yet.
     pub(super) fn is_live(&self, now: u64, live: u64) -> bool {
         self.is_validated() && now.saturating_sub(self.last_rx) < live
@@ -142,10 +140,6 @@ impl Unproven {
 
     pub(super) fn received(&mut self, bytes: usize) {
         self.received += bytes as u64;
-    }
-
-    pub(super) fn sent(&self) -> u64 {
-        self.sent
     }
 
     pub(super) fn may_send(&mut self, bytes: usize) -> bool {
@@ -189,10 +183,14 @@ impl Checks {
         self.open.iter().flatten().find(|(open, _)| *open == id).map(|(_, asked)| *asked)
     }
 
-    /// The flow's path is its old one from here on.
-    pub(super) fn are_on_old_path(&mut self) {
-        for (_, asked) in self.open.iter_mut().flatten().filter(|(_, asked)| *asked == Asked::Here) {
-            *asked = Asked::OnOldPath;
+    /// The flow's path is its old one from here on, and the old one its path.
+    pub(super) fn change_paths(&mut self) {
+        for (_, asked) in self.open.iter_mut().flatten() {
+            *asked = match *asked {
+                Asked::Here => Asked::OnOldPath,
+                Asked::OnOldPath => Asked::Here,
+                Asked::InPlaceOfAnother => Asked::InPlaceOfAnother,
+            };
         }
     }
 }

@@ -146,8 +146,7 @@ impl Core {
         if asked == Asked::InPlaceOfAnother
             && let Some(deserted) = self.deserted(transport, now)
         {
-            let path = self.flows[deserted].path;
-            self.succeed(deserted, path, now);
+            self.succeed(deserted, now);
         }
         self.transports[transport].traffic.to_node.add(length);
         Ok(path)

@@ -23,9 +23,8 @@ impl Core {
             Some(Slot::Tombstone(_)) => return Err(DropReason::Tombstone),
             None => return Err(DropReason::UnknownNode),
         };
-        if class != Class::Stun && self.is_deserted(index, now) && self.flows[index].owns(path) {
-            self.flows[index].fed = now;
-            index = self.succeed(index, path, now).unwrap_or(index);
+        if class != Class::Stun && self.is_deserted(index, now) {
+            index = self.feed_deserted(index, path, now);
         }
         let flow = &self.flows[index];
         let old = flow.old.filter(|old| old.path == path);

@@ -179,6 +179,8 @@ pub enum EventKind {
     Closed {
         /// Why it ended.
         reason: TransportEnd,
+        /// How long before its end the last media had passed, if any ever had.
+        silent: Option<Duration>,
         /// All that it passed on.
         traffic: TrafficCount,
     },

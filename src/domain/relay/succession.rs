@@ -18,10 +18,26 @@ use super::{
 };
 
 impl Core {
-    /// The node sends its payload where nobody is: who is there now, if anybody has proved that it is the same client. That
-    /// tuple has the path from here on, beside its own.
-    pub(super) fn succeed(&mut self, index: u32, path: Path, now: u64) -> Option<u32> {
-        let transport = self.flows[index].transport;
+    /// The node sends its payload on this path, where nobody is: whose it is from here on.
+    pub(super) fn feed_deserted(&mut self, index: u32, path: Path, now: u64) -> u32 {
+        let flow = &mut self.flows[index];
+        match flow.old {
+            Some(old) if old.path == path && old.transport == flow.transport => {
+                flow.old = Some(OldPath { path: flow.path, ..old });
+                flow.path = path;
+                flow.checks.change_paths();
+            }
+            _ if flow.path == path => {}
+            _ => return index,
+        }
+        flow.fed = now;
+        self.succeed(index, now).unwrap_or(index)
+    }
+
+    /// Who is there in place of a deserted flow, if anybody has proved that it is the same client. That tuple has the path
+    /// from here on, beside its own.
+    pub(super) fn succeed(&mut self, index: u32, now: u64) -> Option<u32> {
+        let Flow { transport, path, .. } = self.flows[index];
         let heir = self.heir(index, now)?;
         self.close_flow(index, FlowEnd::Moved, now);
         self.forget_old_path(heir);
@@ -34,7 +50,7 @@ impl Core {
         }
         flow.old = Some(OldPath { transport, path: flow.path });
         flow.path = path;
-        flow.checks.are_on_old_path();
+        flow.checks.change_paths();
         flow.chosen = true;
         self.nominate(heir, now);
         Some(heir)
@@ -58,13 +74,18 @@ impl Core {
         }
         let offer = !self.flows[index].offered;
         let candidates = self.since(index).filter(|other| !self.flows[*other].is_validated());
-        // Everyone in turn: of those who were sent the least, the one who was heard last.
+        // Everyone in turn, who was heard last before the others.
         let candidate = candidates.min_by_key(|other| {
-            let Flow { unproven, last_rx, .. } = &self.flows[*other];
-            (unproven.sent(), u64::MAX - last_rx)
+            let Flow { offers, last_rx, .. } = self.flows[*other];
+            (offers, u64::MAX - last_rx)
         })?;
         self.flows[index].offered = offer;
-        offer.then_some(candidate)
+        if !offer {
+            return None;
+        }
+        let offers = &mut self.flows[candidate].offers;
+        *offers = offers.saturating_add(1);
+        Some(candidate)
     }
 
     fn heir(&self, index: u32, now: u64) -> Option<u32> {

@@ -1020,7 +1020,8 @@ fn all_that_passes_is_counted_by_direction_and_told_at_the_end() {
     assert_eq!(after.to_client.packets - before.to_client.packets, 1);
     assert_eq!(rig.core.stats().traffic, after);
     rig.core.command(Command::Close(TransportId(1)), rig.now).unwrap();
-    assert!(rig.events().contains(&EventKind::Closed { reason: TransportEnd::Closed, traffic: after }));
+    let silent = Some(Duration::ZERO);
+    assert!(rig.events().contains(&EventKind::Closed { reason: TransportEnd::Closed, silent, traffic: after }));
 }
 
 #[test]

@@ -125,6 +125,8 @@ impl Session {
             sections: Vec::new(),
             media: LegMedia::default(),
             moving: None,
+            gap: None,
+            origin: None,
         });
         self.place_unless_behind(self.legs.len() - 1, now);
     }
@@ -138,7 +140,11 @@ impl Session {
         let mut found = false;
         while let Some(at) = self.find(Some(stream), Purpose::has_media) {
             found = true;
+            let old = self.legs[at].old_node().cloned();
             let leg = self.remove_leg(at);
+            if let Some(old) = old {
+                self.out(Output::ToNode(old, text.clone()));
+            }
             let Some(node) = leg.stage.node().filter(|_| leg.stage.is_known_to_node()) else { continue };
             if !told.contains(node) {
                 self.out(Output::ToNode(node.clone(), text.clone()));
@@ -167,6 +173,9 @@ impl Session {
             return self.drop_message(DropCause::NoLeg);
         };
         let leg = &mut self.legs[at];
+        if leg.moving.is_some() && !leg.stage.has_answer() {
+            return self.drop_message(DropCause::Moving);
+        }
         leg.ufrag = signaling::first_ufrag(&text);
         leg.configured = Some(now);
         leg.start_pending = false;
@@ -247,7 +256,11 @@ impl Session {
     fn deliver(&mut self, at: usize, text: Text) {
         let leg = &self.legs[at];
         if leg.moving.is_some() && !leg.stage.has_answer() {
-            return self.drop_message(DropCause::Moving);
+            // Words to a node that the leg is about to leave; one that was lost cannot be told anything.
+            return match leg.old_node().cloned() {
+                Some(old) => self.out(Output::ToNode(old, text)),
+                None => self.drop_message(DropCause::Moving),
+            };
         }
         match &leg.stage {
             Stage::Answered(node, _) | Stage::Live(node, _) => {
@@ -259,7 +272,9 @@ impl Session {
                 self.out(Output::ToNode(node, text.clone()));
                 self.hold(at, text);
             }
-            Stage::Behind | Stage::Placing(_) | Stage::Resting(_) | Stage::Dialling(..) => self.hold(at, text),
+            Stage::Behind | Stage::Placing(_) | Stage::Resting(_) | Stage::Dialling(..) | Stage::Leaving { .. } => {
+                self.hold(at, text)
+            }
         }
     }
 

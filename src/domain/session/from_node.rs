@@ -22,6 +22,9 @@ impl Session {
         }
         match self.leg_of(node, &message) {
             Some(at) => self.on_leg_message(at, message.command, text, now),
+            None if let Some(at) = self.leaving_leg(node, &message) => {
+                self.on_old_node(at, node, message.command, text, now);
+            }
             None if self.comes_too_late(node, &message) => self.drop_message(DropCause::OldNode),
             None => self.out(Output::ToClient(text)),
         }
@@ -105,6 +108,7 @@ impl Session {
                 }
                 leg.sections = sections;
             }
+            NodeCommand::Notification(Notice::PlayFinished) if self.follow(at, &text, now) => return,
             NodeCommand::Notification(notice) => {
                 self.on_notice(at, notice, now);
                 return self.out(Output::ToClient(text));
@@ -142,13 +146,9 @@ impl Session {
         let leg = &mut self.legs[at];
         let (Some(kind), Some(stream)) = (leg.purpose.kind(), leg.stream.clone()) else { return };
         let (Stage::Answered(node, ticket) | Stage::Live(node, ticket)) = leg.stage.clone() else { return };
-        let moved = leg.moving.take();
         leg.avoid = Vec::new();
         self.set_stage(at, Stage::Live(node.clone(), ticket), now);
-        if let Some(moving) = moved {
-            let took = now.saturating_duration_since(moving.since);
-            self.fact(Fact::Moved { kind, node: node.clone(), took });
-        }
+        self.confirm_move(at, now);
         self.fact(Fact::Started { kind, stream, node });
     }
 
@@ -168,9 +168,11 @@ impl Session {
             }
             // The record said that it is live, so the node is behind; but a token may be consumed by the attempt.
             Refusal::NotYet if leg.purpose == Purpose::Play && !leg.has_token => RetryCause::NotYet,
-            Refusal::Doubtful | Refusal::NotYet | Refusal::Permanent => {
+            // The old node has not let go of it yet.
+            Refusal::InUse if leg.moving.is_some() => RetryCause::NotYet,
+            Refusal::Doubtful | Refusal::NotYet | Refusal::InUse | Refusal::Permanent => {
                 if leg.moving.is_some() {
-                    return self.fall_back(at, now);
+                    return self.refuse_move(at, now);
                 }
                 self.remove_leg(at);
                 return self.out(Output::ToClient(text));

@@ -67,8 +67,63 @@ pub enum Input {
     Tick,
     /// Somebody else ends the session: an operator, or the door's shutdown.
     Close(CloseReason),
+    /// A leg shall leave a node that is being emptied, while the client stays.
+    Move {
+        /// The node.
+        node: NodeId,
+        /// The stream.
+        stream: StreamId,
+        /// What the leg does.
+        kind: Kind,
+    },
+    /// What is left on a node that should be empty by now ends: the client is asked to come again.
+    EndOn(NodeId),
+    /// The relay saw something of one of the session's transports.
+    Media {
+        /// The transport.
+        transport: relay::TransportId,
+        /// What it saw.
+        seen: MediaSeen,
+    },
     /// The door empties itself: the session ends at a moment of its own within this time.
     EndWithin(Duration),
+}
+
+/// What the relay sees of a transport that matters to a move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MediaSeen {
+    /// The first media passed.
+    First,
+    /// It was closed.
+    Closed {
+        /// How long before that the last media had passed, if any ever had.
+        silent: Option<Duration>,
+    },
+}
+
+/// Why a leg leaves its node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum MoveCause {
+    /// An operator wants the node empty.
+    Drain,
+    /// The link to it was lost.
+    Lost,
+    /// It said `server_will_stop`.
+    Stopping,
+    /// It said that the stream has ended, but the stream goes on elsewhere.
+    Finished,
+}
+
+impl MoveCause {
+    /// The word for logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Drain => "drain",
+            Self::Lost => "lost",
+            Self::Stopping => "stopping",
+            Self::Finished => "finished",
+        }
+    }
 }
 
 /// Where placement has put a leg.
@@ -78,6 +133,8 @@ pub struct Placed {
     pub node: NodeId,
     /// Its address, from the registry: where its media is, whatever an SDP says.
     pub address: IpAddr,
+    /// Where the stream of a play is published, if that is known.
+    pub origin: Option<NodeId>,
 }
 
 /// One effect. After [`Output::Close`] nothing follows.
@@ -122,8 +179,19 @@ pub struct Ask {
     pub with_publisher: Option<NodeId>,
     /// Nodes that have already failed this leg.
     pub avoid: Vec<NodeId>,
+    /// A live leg is re-placed.
+    pub is_move: bool,
+    /// The play's node says that the stream has ended: is it coming back?
+    pub after_end: Option<AfterEnd>,
     /// When the answer comes too late.
     pub until: Instant,
+}
+
+/// What is known of a play whose node says that its stream has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AfterEnd {
+    /// Where the stream was published, as far as is known.
+    pub origin: Option<NodeId>,
 }
 
 /// What a leg is for. Only publishes and plays count as legs outside; the others hold a place on a node.
@@ -264,18 +332,56 @@ pub enum Fact {
     /// A leg is asked elsewhere.
     Retried(Purpose, RetryCause),
     /// A live leg is being re-placed.
-    Moving(Kind),
-    /// A re-placed leg is confirmed by its new node.
+    Moving {
+        /// What the leg is for.
+        kind: Kind,
+        /// The stream.
+        stream: StreamId,
+        /// The old node.
+        from: NodeId,
+        /// Why it leaves.
+        cause: MoveCause,
+    },
+    /// A re-placed leg is confirmed by its new node, or by media.
     Moved {
         /// What the leg is for.
         kind: Kind,
+        /// The stream.
+        stream: StreamId,
+        /// The old node.
+        from: NodeId,
         /// The new node.
         node: NodeId,
-        /// Since the old node was lost.
+        /// Why it left.
+        cause: MoveCause,
+        /// Since it began to leave.
         took: Duration,
     },
+    /// No other node took a leg that should leave a draining one: it stays there.
+    Stayed {
+        /// What the leg is for.
+        kind: Kind,
+        /// The node.
+        node: NodeId,
+    },
     /// A re-placed leg was not confirmed: the client is asked to come again.
-    MoveFailed(Kind),
+    MoveFailed {
+        /// What the leg was for.
+        kind: Kind,
+        /// The stream.
+        stream: StreamId,
+        /// The node that it left.
+        from: NodeId,
+        /// Why it left.
+        cause: MoveCause,
+    },
+    /// A re-placed leg has media again: so long it had none.
+    Gap {
+        /// What the leg is for.
+        kind: Kind,
+        /// From the last media to the first.
+        gap: Duration,
+    },
     /// A description could not be relayed.
     BadDescription(SdpError),
     /// The door refused something by itself.

@@ -3,11 +3,12 @@
 use std::time::Instant;
 
 use super::{
-    io::{Purpose, Ticket},
+    io::{MoveCause, Purpose, Ticket},
     media::LegMedia,
 };
 use crate::domain::{
     ids::{NodeId, StreamId},
+    relay::TransportId,
     signaling::Text,
 };
 
@@ -52,7 +53,11 @@ pub(super) struct Leg {
     /// Its descriptions and transports, where media is relayed.
     pub(super) media: LegMedia,
     /// Set while a live leg is re-placed.
-    pub(super) moving: Option<Moving>,
+    pub(super) moving: Option<Box<Moving>>,
+    /// Since when the client has had no media, until it has some again on another node.
+    pub(super) gap: Option<Gap>,
+    /// The origin of the stream when a play of it was placed.
+    pub(super) origin: Option<NodeId>,
 }
 
 /// How far a leg has come.
@@ -66,6 +71,8 @@ pub(super) enum Stage {
     Resting(Instant),
     /// The node is chosen; its link is being dialled.
     Dialling(NodeId, Ticket),
+    /// A publish that moves: its new link is up, and its old node was told to stop; it is waited for until then.
+    Leaving { node: NodeId, ticket: Ticket, until: Instant },
     /// The command is on its way since then.
     Asked { node: NodeId, ticket: Ticket, at: Instant, probed: bool },
     /// The node has answered.
@@ -75,19 +82,52 @@ pub(super) enum Stage {
 }
 
 /// The move of a live leg.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Moving {
     pub(super) since: Instant,
     pub(super) confirm_by: Instant,
+    pub(super) from: NodeId,
+    pub(super) cause: MoveCause,
+    /// What still serves it: nothing has been taken from the client yet.
+    pub(super) old: Option<Old>,
+    /// The old node said that the stream has ended; the client hears it if the stream does not come back.
+    pub(super) finished: Option<Text>,
+}
+
+/// A leg as it is on the node that it is about to leave.
+#[derive(Debug)]
+pub(super) struct Old {
+    pub(super) stage: Stage,
+    pub(super) media: LegMedia,
+    /// The node was told to stop.
+    pub(super) told: bool,
+}
+
+/// From the last media of one node to the first of the next.
+#[derive(Debug)]
+pub(super) struct Gap {
+    /// When there was media last, as far as is known.
+    pub(super) last: Instant,
+    /// When these transports were closed.
+    pub(super) closed_at: Instant,
+    pub(super) closed: Vec<TransportId>,
+}
+
+impl Moving {
+    pub(super) fn begin(from: NodeId, cause: MoveCause, old: Option<Old>, now: Instant) -> Self {
+        Self { since: now, confirm_by: now, from, cause, old, finished: None }
+    }
 }
 
 impl Stage {
     pub(super) fn node(&self) -> Option<&NodeId> {
         match self {
             Self::Behind | Self::Placing(_) | Self::Resting(_) => None,
-            Self::Dialling(node, _) | Self::Asked { node, .. } | Self::Answered(node, _) | Self::Live(node, _) => {
-                Some(node)
-            }
+            Self::Dialling(node, _)
+            | Self::Leaving { node, .. }
+            | Self::Asked { node, .. }
+            | Self::Answered(node, _)
+            | Self::Live(node, _) => Some(node),
         }
     }
 
@@ -96,6 +136,7 @@ impl Stage {
             Self::Behind | Self::Resting(_) => None,
             Self::Placing(ticket)
             | Self::Dialling(_, ticket)
+            | Self::Leaving { ticket, .. }
             | Self::Asked { ticket, .. }
             | Self::Answered(_, ticket)
             | Self::Live(_, ticket) => Some(*ticket),
@@ -115,7 +156,7 @@ impl Stage {
     pub(super) fn as_str(&self) -> &'static str {
         match self {
             Self::Behind | Self::Placing(_) | Self::Resting(_) => "placing",
-            Self::Dialling(..) => "dialling",
+            Self::Dialling(..) | Self::Leaving { .. } => "dialling",
             Self::Asked { .. } => "asked",
             Self::Answered(..) => "answered",
             Self::Live(..) => "live",
@@ -132,6 +173,20 @@ impl Leg {
         }
         self.held.push(text);
         true
+    }
+
+    /// Begins its placement anew.
+    pub(super) fn renew(&mut self, now: Instant, give_up: Instant) {
+        self.give_up = give_up;
+        self.commanded = now;
+        self.doubted = false;
+        self.start_pending = false;
+        self.refusal = None;
+    }
+
+    /// The node that still serves a leg which is about to leave it.
+    pub(super) fn old_node(&self) -> Option<&NodeId> {
+        self.moving.as_ref()?.old.as_ref()?.stage.node()
     }
 
     pub(super) fn is_on(&self, node: &NodeId) -> bool {

@@ -57,6 +57,12 @@ struct Opened {
     client: Option<Box<str>>,
 }
 
+impl LegMedia {
+    pub(super) fn has(&self, transport: TransportId) -> bool {
+        self.open.iter().any(|opened| opened.id == transport)
+    }
+}
+
 /// What becomes of a message.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Rewritten {
@@ -142,12 +148,18 @@ impl Session {
         self.relay_of(at).is_some()
     }
 
-    /// The leg's media on its node is over.
-    pub(super) fn close_media(&mut self, at: usize) {
-        let media = std::mem::take(&mut self.legs[at].media);
-        for opened in media.open {
-            self.out(Output::Relay(Command::Close(opened.id)));
+    /// The leg's media on its node is over; gives the transports that were open.
+    pub(super) fn close_media(&mut self, at: usize) -> Vec<TransportId> {
+        let mut media = std::mem::take(&mut self.legs[at].media);
+        self.close_transports(&mut media)
+    }
+
+    pub(super) fn close_transports(&mut self, media: &mut LegMedia) -> Vec<TransportId> {
+        let closed: Vec<TransportId> = media.open.drain(..).map(|opened| opened.id).collect();
+        for id in &closed {
+            self.out(Output::Relay(Command::Close(*id)));
         }
+        closed
     }
 
     fn relay_of(&self, at: usize) -> Option<std::sync::Arc<RelaySide>> {

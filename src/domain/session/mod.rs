@@ -20,6 +20,9 @@ mod link;
 mod media;
 #[cfg(test)]
 mod media_tests;
+mod moving;
+#[cfg(test)]
+mod moving_tests;
 mod placing;
 #[cfg(test)]
 mod tests;
@@ -39,7 +42,8 @@ use link::Link;
 pub use media::RelaySide;
 
 pub use io::{
-    Ask, CloseReason, DropCause, Fact, Input, LinkLoss, Output, Placed, Purpose, RetryCause, SessionSettings, Ticket,
+    AfterEnd, Ask, CloseReason, DropCause, Fact, Input, LinkLoss, MediaSeen, MoveCause, Output, Placed, Purpose,
+    RetryCause, SessionSettings, Ticket,
 };
 
 use super::{
@@ -84,6 +88,8 @@ pub struct LegView {
     pub state: &'static str,
     /// Since when it is in that state.
     pub since: Instant,
+    /// It leaves its node, or has left it and has had no media since.
+    pub moving: bool,
 }
 
 impl Session {
@@ -119,6 +125,9 @@ impl Session {
             Input::ClientAlive => self.hear_client(now),
             Input::ClientGone(reason) | Input::Close(reason) => self.close(reason),
             Input::EndWithin(limit) => self.end_within(limit, now),
+            Input::Move { node, stream, kind } => self.begin_move(&node, &stream, kind, now),
+            Input::EndOn(node) => self.end_on(&node, now),
+            Input::Media { transport, seen } => self.on_media(transport, seen, now),
             Input::Placed { ticket, result } => self.on_placed(ticket, result, now),
             Input::LinkUp(node) => self.on_link_up(&node, now),
             Input::LinkDown(node, loss) => self.on_link_down(&node, loss, now),
@@ -151,9 +160,10 @@ impl Session {
             Some(LegView {
                 stream: leg.stream.clone()?,
                 kind: leg.purpose.kind()?,
-                node: leg.stage.node().cloned(),
+                node: leg.stage.node().or(leg.old_node()).cloned(),
                 state: leg.stage.as_str(),
                 since: leg.since,
+                moving: leg.moving.is_some() || leg.gap.is_some(),
             })
         })
     }
@@ -216,14 +226,15 @@ impl Session {
     /// Takes a leg out and gives back what was reserved for it.
     fn remove_leg(&mut self, at: usize) -> Leg {
         self.close_media(at);
-        let leg = self.legs.remove(at);
+        let mut leg = self.legs.remove(at);
+        let old = self.drop_old(&mut leg);
         self.revision = self.revision.wrapping_add(1);
         if let Some(ticket) = leg.stage.ticket() {
             self.out(Output::Release(ticket));
         }
         if let (Some(kind), Some(stream)) = (leg.purpose.kind(), leg.stream.clone()) {
-            let node = leg.stage.node().cloned();
-            let started = matches!(leg.stage, Stage::Live(..));
+            let started = matches!(leg.stage, Stage::Live(..)) || old.is_some();
+            let node = old.or_else(|| leg.stage.node().cloned());
             self.fact(Fact::Ended { kind, stream, node, started });
         }
         leg
@@ -240,7 +251,7 @@ impl Session {
     fn settle(&mut self, now: Instant) {
         for at in (0..self.links.len()).rev() {
             let node = &self.links[at].node;
-            let used = self.legs.iter().any(|leg| leg.is_on(node));
+            let used = self.legs.iter().any(|leg| leg.is_on(node) || leg.old_node() == Some(node));
             if used {
                 self.links[at].unused = None;
             } else if self.links[at].up {

@@ -3,17 +3,14 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    CloseReason, Fact, LinkLoss, Output, Placed, Purpose, RetryCause, Session, Stage, Ticket, io::Ask, leg::Moving,
-    link::Link,
+    AfterEnd, Fact, LinkLoss, Output, Placed, Purpose, RetryCause, Session, Stage, Ticket, io::Ask, link::Link,
 };
-use crate::domain::{ids::NodeId, reject::Reject, signaling};
+use crate::domain::{ids::NodeId, reject::Reject};
 
 /// Nodes asked for one leg before the client hears what the last one said.
 const ATTEMPTS: usize = 4;
 /// From `no_stream_exist` to the next question, while the record says that the stream is live (facts/ams.md §5.2).
 const REST: Duration = Duration::from_millis(250);
-/// A client that was asked to come again is closed this much later, plus up to as much again.
-const FALLBACK_CLOSE: Duration = Duration::from_millis(500);
 
 impl Session {
     /// Asks placement, unless the leg is a play that belongs to a publish which is itself being placed.
@@ -33,6 +30,12 @@ impl Session {
             room: leg.room.clone(),
             with_publisher: with_publisher.filter(|node| !leg.avoid.contains(node)),
             avoid: leg.avoid.clone(),
+            is_move: leg.moving.is_some(),
+            after_end: leg
+                .moving
+                .as_ref()
+                .filter(|moving| moving.finished.is_some())
+                .map(|_| AfterEnd { origin: leg.origin.clone() }),
             until: leg.give_up,
         };
         self.set_stage(at, Stage::Placing(ticket), now);
@@ -59,10 +62,12 @@ impl Session {
         let Some(at) = self.legs.iter().position(|leg| leg.stage == Stage::Placing(ticket)) else {
             return; // stopped meanwhile; the ticket was released then
         };
-        let Placed { node, address } = match result {
+        let Placed { node, address, origin } = match result {
             Ok(placed) => placed,
             Err(reject) => return self.fail(at, reject, now),
         };
+        self.legs[at].origin = origin;
+        self.tell_following(at);
         self.set_stage(at, Stage::Dialling(node.clone(), ticket), now);
         match self.link(&node).map(|link| link.up) {
             Some(true) => self.ask(at, now),
@@ -92,8 +97,11 @@ impl Session {
     }
 
     /// Sends the leg's command, and what the client said after it, to the chosen node, whose link is up.
-    fn ask(&mut self, at: usize, now: Instant) {
+    pub(super) fn ask(&mut self, at: usize, now: Instant) {
         let Stage::Dialling(node, ticket) = self.legs[at].stage.clone() else { return };
+        if self.leaves_first(at, now) {
+            return;
+        }
         let leg = &self.legs[at];
         let texts: Vec<_> = std::iter::once(&leg.command).chain(&leg.held).cloned().collect();
         for text in texts {
@@ -117,6 +125,7 @@ impl Session {
         leg.refusal = None;
         let (purpose, took) = (leg.purpose, now.saturating_duration_since(leg.commanded));
         self.set_stage(at, Stage::Answered(node.clone(), ticket), now);
+        self.commit_move(at, now);
         self.fact(Fact::Answered { purpose, node, took });
     }
 
@@ -136,12 +145,13 @@ impl Session {
 
     fn lose_node(&mut self, node: &NodeId, loss: LinkLoss, now: Instant) {
         self.fact(Fact::LinkLost(node.clone(), loss));
+        self.lose_old(node, now);
         let mut at = 0;
         while at < self.legs.len() && !self.closed {
             let before = self.legs.len();
             if self.legs[at].is_on(node) {
                 match self.legs[at].purpose.kind() {
-                    Some(_) if self.legs[at].stage.has_answer() => self.move_away(at, now),
+                    Some(_) if self.legs[at].stage.has_answer() => self.move_away(at, loss, now),
                     _ => self.retry(at, RetryCause::Link(loss), now),
                 }
             }
@@ -177,7 +187,7 @@ impl Session {
     /// The leg ends unplaced: the client hears what the last node said, else the door's own word.
     pub(super) fn fail(&mut self, at: usize, reject: Reject, now: Instant) {
         if self.legs[at].moving.is_some() {
-            return self.fall_back(at, now);
+            return self.fail_move(at, now);
         }
         let leg = self.remove_leg(at);
         match leg.refusal {
@@ -186,38 +196,13 @@ impl Session {
         }
     }
 
-    /// Re-places a leg that had been answered, while the client's socket stays up: the stored command is said again
-    /// on another node, whose `start` or offer the SDK takes in place (facts/clients.md §0.9).
-    pub(super) fn move_away(&mut self, at: usize, now: Instant) {
-        self.close_media(at);
-        let confirm_by = now + self.settings.confirm;
-        let leg = &mut self.legs[at];
-        let stage = std::mem::replace(&mut leg.stage, Stage::Behind);
-        let Some(kind) = leg.purpose.kind() else { return };
-        leg.avoid = stage.node().cloned().into_iter().collect();
-        leg.moving.get_or_insert(Moving { since: now, confirm_by });
-        leg.give_up = confirm_by;
-        leg.commanded = now;
-        leg.doubted = false;
-        leg.start_pending = false;
-        if let Some(ticket) = stage.ticket() {
-            self.out(Output::Release(ticket));
-        }
-        self.fact(Fact::Moving(kind));
-        self.place_unless_behind(at, now);
-    }
-
-    /// The move failed: the client shall come again. SDK v1 does so by itself at `server_will_stop`; the close that
-    /// follows is for the others, and comes jittered so that a lost node's clients do not come all at once.
-    pub(super) fn fall_back(&mut self, at: usize, now: Instant) {
-        let leg = self.remove_leg(at);
-        if let Some(kind) = leg.purpose.kind() {
-            self.fact(Fact::MoveFailed(kind));
-        }
-        if self.closing.is_none() {
-            self.out(Output::ToClient(signaling::server_will_stop()));
-            let jitter = FALLBACK_CLOSE.mul_f64((self.id.0 % 1000) as f64 / 1000.0);
-            self.closing = Some((now + FALLBACK_CLOSE + jitter, CloseReason::MoveFailed));
+    /// A play that follows its stream begins to move only now: until then the stream might have ended.
+    fn tell_following(&mut self, at: usize) {
+        let leg = &self.legs[at];
+        let Some(moving) = leg.moving.as_ref().filter(|moving| moving.finished.is_some()) else { return };
+        if let (Some(kind), Some(stream)) = (leg.purpose.kind(), leg.stream.clone()) {
+            let (from, cause) = (moving.from.clone(), moving.cause);
+            self.fact(Fact::Moving { kind, stream, from, cause });
         }
     }
 }

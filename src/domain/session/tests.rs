@@ -12,14 +12,15 @@ pub(super) const PUBLISH: &str = r#"{"command":"publish","streamId":"s"}"#;
 pub(super) const PLAY: &str = r#"{"command":"play","streamId":"s"}"#;
 pub(super) const STOP: &str = r#"{"command":"stop","streamId":"s"}"#;
 pub(super) const START: &str = r#"{"command":"start","streamId":"s"}"#;
-const OFFER: &str = r#"{"command":"takeConfiguration","streamId":"s","type":"offer","sdp":"a=ice-ufrag:pub\r\nm=audio 9\r\nm=video 9"}"#;
+pub(super) const OFFER: &str = r#"{"command":"takeConfiguration","streamId":"s","type":"offer","sdp":"a=ice-ufrag:pub\r\nm=audio 9\r\nm=video 9"}"#;
 const ANSWER: &str = r#"{"command":"takeConfiguration","streamId":"s","type":"answer","sdp":"a=ice-ufrag:pla\r\n"}"#;
 
 /// A session with its clock, and what it has said since it was last asked.
 pub(super) struct Bench {
     session: Session,
     now: Instant,
-    said: Vec<Output>,
+    pub(super) said: Vec<Output>,
+    facts: Vec<Fact>,
 }
 
 impl Bench {
@@ -40,7 +41,7 @@ impl Bench {
             relay,
         };
         let now = Instant::now();
-        Self { session: Session::new(Arc::new(settings), SessionId(1), now), now, said: Vec::new() }
+        Self { session: Session::new(Arc::new(settings), SessionId(1), now), now, said: Vec::new(), facts: Vec::new() }
     }
 
     pub(super) fn take(&mut self, input: Input) -> &mut Self {
@@ -74,7 +75,7 @@ impl Bench {
     }
 
     /// Lets time pass, with every tick that falls due.
-    fn wait(&mut self, ms: u64) -> &mut Self {
+    pub(super) fn wait(&mut self, ms: u64) -> &mut Self {
         let end = self.now + Duration::from_millis(ms);
         while let Some(due) = self.session.poll_timeout().filter(|due| *due <= end) {
             self.now = self.now.max(due);
@@ -86,10 +87,47 @@ impl Bench {
 
     /// What was said since the last call, without the facts.
     pub(super) fn said(&mut self) -> Vec<Output> {
-        self.said.drain(..).filter(|output| !matches!(output, Output::Fact(_))).collect()
+        let mut said = Vec::new();
+        for output in self.said.drain(..) {
+            match output {
+                Output::Fact(fact) => self.facts.push(fact),
+                other => said.push(other),
+            }
+        }
+        said
     }
 
-    fn asked(&mut self) -> Ask {
+    /// The facts of moves since the last call.
+    pub(super) fn moves(&mut self) -> Vec<Fact> {
+        let said = self.said();
+        self.said = said;
+        let of_moves = |fact: &Fact| {
+            matches!(
+                fact,
+                Fact::Moving { .. }
+                    | Fact::Moved { .. }
+                    | Fact::Stayed { .. }
+                    | Fact::MoveFailed { .. }
+                    | Fact::Gap { .. }
+            )
+        };
+        self.facts.drain(..).filter(of_moves).collect()
+    }
+
+    /// Placement finds no node for the latest question.
+    pub(super) fn place_nowhere(&mut self, reject: Reject) -> &mut Self {
+        let ticket = self.said.iter().rev().find_map(|output| match output {
+            Output::Place(ticket, _) => Some(*ticket),
+            _ => None,
+        });
+        self.take(Input::Placed { ticket: ticket.expect("placement was asked"), result: Err(reject) })
+    }
+
+    pub(super) fn views(&self) -> Vec<LegView> {
+        self.session.legs().collect()
+    }
+
+    pub(super) fn asked(&mut self) -> Ask {
         let ask = self.said().into_iter().find_map(|output| match output {
             Output::Place(_, ask) => Some(ask),
             _ => None,
@@ -102,11 +140,11 @@ pub(super) fn id(node: &str) -> NodeId {
     node.parse().unwrap()
 }
 
-fn placed(node: &str) -> Placed {
-    Placed { node: id(node), address: IpAddr::from([10, 0, 1, 1]) }
+pub(super) fn placed(node: &str) -> Placed {
+    Placed { node: id(node), address: IpAddr::from([10, 0, 1, 1]), origin: None }
 }
 
-fn to_client(text: &str) -> Output {
+pub(super) fn to_client(text: &str) -> Output {
     Output::ToClient(Text::from(text.to_owned()))
 }
 

@@ -71,11 +71,12 @@ impl Session {
 
     fn leg_due(&self, at: usize) -> Option<Instant> {
         let leg = &self.legs[at];
-        let confirm = leg.moving.map(|moving| moving.confirm_by);
+        let confirm = leg.moving.as_ref().map(|moving| moving.confirm_by);
         match &leg.stage {
             Stage::Live(..) => None,
             Stage::Answered(..) => confirm,
             Stage::Behind | Stage::Placing(_) | Stage::Dialling(..) => Some(leg.give_up),
+            Stage::Leaving { until, .. } => Some((*until).min(leg.give_up)),
             Stage::Resting(until) => Some((*until).min(leg.give_up)),
             Stage::Asked { at, probed: false, .. } => Some((*at + PROBE_AFTER).min(leg.give_up)),
             // A node that has shown life since is waited for.
@@ -95,6 +96,9 @@ impl Session {
         if leg.stage.has_answer() {
             return self.fall_back(at, now); // the new node has not confirmed in time
         }
+        if matches!(leg.stage, Stage::Leaving { .. }) {
+            return self.has_left(at, now);
+        }
         if leg.give_up <= now {
             return self.give_up_leg(at, now);
         }
@@ -105,7 +109,12 @@ impl Session {
                 self.out(Output::ToNode(node, signaling::ping()));
             }
             Stage::Asked { node, .. } => self.give_up_node(at, &node, now),
-            Stage::Behind | Stage::Placing(_) | Stage::Dialling(..) | Stage::Answered(..) | Stage::Live(..) => {}
+            Stage::Behind
+            | Stage::Placing(_)
+            | Stage::Dialling(..)
+            | Stage::Leaving { .. }
+            | Stage::Answered(..)
+            | Stage::Live(..) => {}
         }
     }
 

@@ -195,6 +195,7 @@ fn refusal(definition: &str) -> Refusal {
         "not_initialized_yet" | "data_store_not_available" => Refusal::NodeLocal,
         "license_suspended_please_renew_license" | "server_error_check_logs" => Refusal::Doubtful,
         "no_stream_exist" => Refusal::NotYet,
+        "streamIdInUse" => Refusal::InUse,
         _ => Refusal::Permanent,
     }
 }

@@ -260,6 +260,11 @@ impl World {
             }
             let recent = |at: Option<Instant>| at.is_some_and(|at| self.now - at < Duration::from_millis(600));
             let (up, down) = (recent(peer.last_up), recent(peer.last_down));
+            if peer.node_stays {
+                // What such a node loses by breaking RFC 8445, the relay makes good nearly always.
+                self.count(if up && down { "sessions of stubborn nodes" } else { "sessions that stubborn nodes lost" });
+                continue;
+            }
             self.count("sessions that reached the calm");
             self.hold(up && down, "a session has no media in the calm");
         }
