@@ -664,6 +664,8 @@ mod tests {
         metrics.message_dropped("x");
         metrics.probed(&id, true);
         metrics.http_answered("x", 200);
+        metrics.config_reloaded("x");
+        metrics.upgraded("x");
         metrics.capacity(Kind::Play, Room::default(), Some(1.0));
         metrics.migrated(Kind::Play, "x", "x");
         metrics.media_flow_closed(FlowEnd::Closed);
