@@ -311,7 +311,9 @@ impl Door {
         systemd::stopping(lame_duck + deadline);
         self.readiness.drain();
         self.rooms.registry.set_door_draining(true);
-        tokio::time::sleep(lame_duck).await;
+        if !lame_duck.is_zero() {
+            tokio::time::sleep(lame_duck).await;
+        }
         self.rooms.sessions.drain(deadline).await;
     }
 

@@ -93,7 +93,8 @@ impl Router {
         &self.registry
     }
 
-    /// Places one leg; a play waits at most `play_wait` for its stream. `seed` breaks ties; `fallback` is the key of an errand that names no stream.
+    /// Places one leg; a play waits at most `play_wait` for its stream. `seed` breaks ties, and names the stream of an
+    /// errand that names none.
     pub(super) async fn place(
         &self,
         app: &AppName,
