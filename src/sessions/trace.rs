@@ -97,7 +97,11 @@ impl Leg {
                 What::Started { kind: of, stream, .. } | What::Ended { kind: of, stream, .. } => {
                     kind(*of) && *stream == self.stream
                 }
-                What::Moving(of) | What::MoveFailed(of) | What::Moved { kind: of, .. } => kind(*of),
+                What::Moving(of)
+                | What::MoveFailed(of)
+                | What::Moved { kind: of, .. }
+                | What::Stayed { kind: of, .. }
+                | What::Gap { kind: of, .. } => kind(*of),
                 What::Linked { node, .. } | What::LinkLost { node, .. } | What::NodeFull(node) => {
                     self.node.as_ref() == Some(node)
                 }
@@ -157,7 +161,9 @@ fn span_event(event: &Event, at: SystemTime) -> SpanEvent {
         | What::Answered { node, .. }
         | What::Started { node, .. }
         | What::Moved { node, .. }
+        | What::Stayed { node, .. }
         | What::NodeFull(node) => add("forebay.node", node),
+        What::Gap { gap, .. } => add("forebay.gap_ms", &gap.as_millis()),
         What::Described { from_client, .. } => add("forebay.from", &if *from_client { "client" } else { "node" }),
         What::Closed(reason) => add("forebay.cause", &reason.as_str()),
         What::Commanded { .. }
