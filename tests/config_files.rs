@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use forebay::config::{Config, known_keys};
+use forebay::config::{Config, Proxy, known_keys};
 
 /// What stands behind a commented key that has no default but an example.
 const EXAMPLE: &str = "# no default";
@@ -33,7 +33,7 @@ fn every_file_in_config_loads() {
         }
         loaded += 1;
     }
-    assert!(loaded >= 2, "forebay.toml and demo.toml are there");
+    assert!(loaded >= 4, "forebay.toml, demo.toml and those for Alibaba Cloud are there");
 }
 
 #[test]
@@ -44,6 +44,36 @@ fn the_demo_starts_from_its_file() {
     assert_eq!(names, ["origin-1", "origin-2", "edge-1", "edge-2", "edge-3"]);
     assert!(demo.apps.get(&"LiveApp".parse().expect("a name")).is_some());
     assert!(demo.mongo.is_none());
+}
+
+fn loaded(name: &str) -> Config {
+    Config::load(&directory().join(name), &BTreeMap::new()).unwrap_or_else(|problems| panic!("{name}:\n{problems}"))
+}
+
+#[test]
+fn behind_an_slb_only_its_own_addresses_say_who_the_client_is() {
+    let config = loaded("alibaba-behind-slb.toml");
+    let [http, tls] = &config.listen[..] else { panic!("a plain listener and one with TLS") };
+    assert!(!http.tls && http.proxy == Proxy::Off);
+    assert!(tls.tls && tls.proxy == Proxy::Required);
+    for listen in &config.listen {
+        let trusts = |ip: [u8; 4]| listen.trusted.iter().any(|range| range.contains(ip.into()));
+        assert!(trusts([100, 64, 0, 7]) && trusts([10, 0, 100, 9]), "CLB's range and the ALB's vSwitches");
+        assert!(!trusts([10, 0, 1, 1]) && !trusts([8, 8, 8, 8]));
+        assert!(!listen.ice_tcp, "media goes past the load balancer");
+    }
+    // NLB looks away after two probes at 10 s.
+    assert!(config.health.bind.is_some() && config.shutdown.lame_duck.as_secs() >= 20);
+}
+
+#[test]
+fn instead_of_an_slb_a_door_has_a_name_of_its_own_and_takes_media_over_tcp() {
+    let config = loaded("alibaba-instead-of-slb.toml");
+    let [public, local] = &config.listen[..] else { panic!("a public listener and a local one") };
+    assert!(public.tls && public.ice_tcp && public.bind.port() == 443 && public.trusted.is_empty());
+    assert!(local.bind.ip().is_loopback());
+    assert_eq!(config.door.public_url.as_deref(), Some("https://door-1.live.example"));
+    assert_eq!(config.media.external_ips.len(), 1);
 }
 
 #[test]

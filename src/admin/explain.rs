@@ -181,7 +181,7 @@ pub(super) async fn explain(
 
 /// What the store says of the stream, and the answer.
 pub(super) async fn ask(inner: &Inner, question: &Question) -> Result<(Lookup, Explained), Problem> {
-    if inner.state.apps.get(&question.app).is_none() {
+    if inner.state.config.now().apps.get(&question.app).is_none() {
         let detail = "the configuration knows no such app, so its clients get a 404";
         return Err(Problem::not_found("unknown_app", detail));
     }
@@ -268,7 +268,7 @@ impl Explained {
             self.refusal = Some(Reject::NoSuchStream.definition());
             self.reason = format!(
                 "the stream is not live: a play waits {} for it to be, then it is refused",
-                humantime::format_duration(state.play_wait)
+                humantime::format_duration(state.config.now().play.wait)
             );
             return;
         };

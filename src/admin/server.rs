@@ -41,8 +41,13 @@ const REQUEST: Duration = Duration::from_secs(30);
 /// After an accept that failed (no descriptors left), before the next one.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-pub(super) fn start(config: &config::Admin, inner: Inner, stop: CancellationToken) -> Result<SocketAddr, AdminError> {
-    net::serve_on_thread("admin", config.bind, stop, |listener| serve(listener, inner))
+pub(super) fn start(
+    config: &config::Admin,
+    listener: std::net::TcpListener,
+    inner: Inner,
+    stop: CancellationToken,
+) -> Result<SocketAddr, AdminError> {
+    net::serve_on_thread("admin", listener, stop, |listener| serve(listener, inner))
         .map_err(|why| AdminError::Bind(config.bind, why))
 }
 

@@ -11,7 +11,7 @@ use tokio::{
 use super::{AdminState, ask::LARGEST_BODY, start};
 use crate::{
     clock,
-    config::{self, AdminToken, Config, Secret},
+    config::{self, AdminToken, Config, Live, Secret},
     domain::ids::{ClientAddr, SessionId, StreamKey},
     health::{Probes, Readiness},
     registry::{Backing, Registry, memory::MemoryDb},
@@ -76,7 +76,8 @@ impl Api {
     }
 
     async fn start(config: &str, backing: Backing, admin: &config::Admin) -> Result<Self, super::AdminError> {
-        let config = Config::from_toml_str(config).unwrap();
+        let mut config = Config::from_toml_str(config).unwrap();
+        config.door.name = "door-1".into();
         let (shutdown, metrics, readiness) = (Shutdown::new(), Metrics::new(), Readiness::new());
         let registry = Registry::start(&config, backing, &shutdown).await.unwrap();
         let full = Arc::new(|_| {});
@@ -89,10 +90,7 @@ impl Api {
             readiness: readiness.clone(),
             metrics,
             logs: None,
-            apps: Arc::new(config.apps),
-            play_wait: config.play.wait,
-            door_name: "door-1".into(),
-            shutdown: config.shutdown,
+            config: Live::new(config),
         };
         let at = start(admin, state, &shutdown)?;
         Ok(Self { at, shutdown, sessions, readiness })

@@ -6,6 +6,8 @@
 
 mod drains;
 mod front;
+mod http;
+mod life;
 mod media;
 
 use std::{
@@ -27,7 +29,7 @@ use crate::domain::{
 
 pub use self::front::Trouble;
 pub use self::media::{TcpDrop, TcpEnd, WireFacts};
-use self::{drains::DrainMetrics, front::FrontMetrics, media::MediaMetrics};
+use self::{drains::DrainMetrics, front::FrontMetrics, http::HttpMetrics, life::LifeMetrics, media::MediaMetrics};
 
 /// The content type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -141,12 +143,14 @@ struct Inner {
     waiters: Gauge,
     http_requests: Counters<2>,
     accept_errors: Counter,
+    http: HttpMetrics,
     front: FrontMetrics,
     traces: Counters<1>,
     capacity_legs: Gauges<1>,
     capacity_nodes: Gauges<1>,
     minutes_to_full: Family<Labels<1>, Gauge<f64, std::sync::atomic::AtomicU64>>,
     drains: DrainMetrics,
+    life: LifeMetrics,
     media: MediaMetrics,
 }
 
@@ -402,6 +406,7 @@ impl Inner {
                 "requests that the door answered itself",
             ),
             accept_errors: book.counter("accept_errors", "connections that a listener failed to accept"),
+            http: HttpMetrics::new(&mut book),
             front: FrontMetrics::new(&mut book),
             traces: book.counters("traces", &["result"], "sessions' traces, by what became of them"),
             capacity_legs: book.gauges("capacity_legs", &["kind"], "legs that still fit on the cluster's nodes"),
@@ -414,6 +419,7 @@ impl Inner {
                 metric
             },
             drains: DrainMetrics::new(&mut book),
+            life: LifeMetrics::new(&mut book),
             media: MediaMetrics::new(&mut book),
             scrape: Mutex::default(),
             registry: book.registry,
@@ -669,6 +675,8 @@ mod tests {
         metrics.probed(&id, true);
         metrics.http_answered("x", 200);
         metrics.traces("x", 1);
+        metrics.http_forwarded("x", 200, Duration::ZERO);
+        metrics.http_failed("x");
         metrics.capacity(Kind::Play, Room::default(), Some(1.0));
         metrics.migrated(Kind::Play, "x", "x");
         metrics.media_flow_closed(FlowEnd::Closed);

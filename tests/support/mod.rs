@@ -10,5 +10,6 @@ pub mod mongod;
 pub mod namespaces;
 pub mod process;
 pub mod str0m_peer;
+pub mod systemd;
 pub mod udp_path;
 pub mod webrtc_peer;
