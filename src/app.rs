@@ -17,7 +17,11 @@ use crate::{
     registry::{Backing, Registry, cluster_db::ClusterDb, memory::MemoryDb, mongo::MongoClusterDb},
     sessions::Sessions,
     shutdown::Shutdown,
-    telemetry::{self, logs, metrics::Metrics},
+    telemetry::{
+        self,
+        logs::{self, LogHandle},
+        metrics::Metrics,
+    },
 };
 
 /// SIGINT, a second SIGTERM, and the demo end within 2 s; what still runs then is dropped.
@@ -68,7 +72,8 @@ pub async fn serve(file: &Path) -> Result<(), AppError> {
     let config = load(file)?;
     let shutdown = Shutdown::new();
     let backing = if config.mongo.is_some() { Backing::Mongo } else { Backing::None };
-    let door = Door::open(config, backing, None, &shutdown).await?;
+    let logs = start_logs(&config)?;
+    let door = Door::open(config, backing, None, logs, &shutdown).await?;
     // Before the ready line: whoever reads it may signal at once.
     let signals = Signals::new()?;
     door.announce()?;
@@ -84,7 +89,7 @@ pub async fn run_demo(options: cli::Demo) -> Result<(), AppError> {
     config.admin.bind = options.admin;
     config.media.bind = options.media.ip();
     config.media.ports = ports(options.media.port());
-    start_logs(&config)?;
+    let logs = start_logs(&config)?;
     let shutdown = Shutdown::new();
     let (db, backing) = match &options.mongo {
         Some(uri) => {
@@ -105,7 +110,7 @@ pub async fn run_demo(options: cli::Demo) -> Result<(), AppError> {
     let cluster = demo::Cluster::start(cluster, db, &shutdown).await.map_err(unavailable)?;
     config.nodes.discover = false;
     config.nodes.fixed = cluster.nodes().into_iter().map(fixed).collect();
-    let door = Door::open(config, backing, Some(demo::page::asset), &shutdown).await?;
+    let door = Door::open(config, backing, Some(demo::page::asset), logs, &shutdown).await?;
     let mut signals = Signals::new()?;
     door.announce()?;
     signals.next().await;
@@ -167,10 +172,10 @@ fn load(file: &Path) -> Result<Config, AppError> {
     Config::load(file, &config::process_environment()).map_err(|problems| AppError::Config(problems.to_string()))
 }
 
-fn start_logs(config: &Config) -> Result<(), AppError> {
-    logs::start(&config.telemetry.log, config.telemetry.json).map_err(unavailable)?;
+fn start_logs(config: &Config) -> Result<LogHandle, AppError> {
+    let logs = logs::start(&config.telemetry.log, config.telemetry.json).map_err(unavailable)?;
     tracing::info!(build = telemetry::BUILD, "forebay");
-    Ok(())
+    Ok(logs)
 }
 
 fn unavailable(error: impl std::error::Error) -> AppError {
@@ -200,11 +205,9 @@ impl Door {
         config: Config,
         backing: Backing,
         pages: Option<Pages>,
+        logs: LogHandle,
         shutdown: &Shutdown,
     ) -> Result<Self, AppError> {
-        if pages.is_none() {
-            start_logs(&config)?;
-        }
         // Everything is bound before anything is served: a port that is taken is told at once, and nothing half starts.
         let mut listeners = Vec::new();
         for listen in &config.listen {
@@ -219,7 +222,7 @@ impl Door {
         }
         let metrics = Metrics::new();
         let registry = Registry::start(&config, backing, shutdown).await.map_err(unavailable)?;
-        Prober::start(&config.health, registry.clone(), metrics.clone(), shutdown);
+        let probes = Prober::start(&config.health, registry.clone(), metrics.clone(), shutdown);
         let full = readiness.clone();
         let over_limit = Arc::new(move |over| full.set_over_limit(over));
         let media = match config.media.mode {
@@ -233,8 +236,18 @@ impl Door {
             media.clone().map(|media| Sink::new(move |stream, client, read| media.take_tcp(stream, client, read)));
         let sessions = Sessions::new(&config, registry.clone(), metrics.clone(), media, over_limit, shutdown.clone());
         let apps = Arc::new(config.apps.clone());
-        let state =
-            AdminState { registry, metrics: metrics.clone(), apps: Arc::clone(&apps), play_wait: config.play.wait };
+        let state = AdminState {
+            registry,
+            sessions: sessions.clone(),
+            probes,
+            readiness: readiness.clone(),
+            metrics: metrics.clone(),
+            logs: Some(logs),
+            apps: Arc::clone(&apps),
+            play_wait: config.play.wait,
+            door_name: config.door.name.clone(),
+            shutdown: config.shutdown.clone(),
+        };
         let admin = admin::start(&config.admin, state, shutdown).map_err(unavailable)?;
         let front = Front {
             apps,

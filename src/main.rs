@@ -4,7 +4,7 @@ use std::{io::Write, process::ExitCode};
 
 use forebay::{
     app::{self, AppError},
-    cli::{self, Command, Exit},
+    cli::{self, Command, Exit, Failure, Stop, operate},
 };
 
 fn main() -> ExitCode {
@@ -19,29 +19,41 @@ fn main() -> ExitCode {
     };
     match run(command) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // A configuration's problems stand a line each, by key, so that scripts can read them.
-            let text = match &error {
-                AppError::Config(problems) => format!("{}\n", problems.trim_end()),
-                other => format!("forebay: {other}\n"),
-            };
-            say(&text, error.exit());
-            error.exit().into()
+        Err(stop) => {
+            say(&stop.text, stop.exit);
+            stop.exit.into()
         }
     }
 }
 
-fn run(command: Command) -> Result<(), AppError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+fn run(command: Command) -> Result<(), Stop> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|why| failed(why.into()))?;
     let ran = match command {
-        Command::Check(file) => app::check(&file.config),
-        Command::Serve(file) => runtime.block_on(app::serve(&file.config)),
-        Command::Demo(options) => runtime.block_on(app::run_demo(options)),
-        Command::DemoNode(options) => runtime.block_on(app::run_demo_node(options)),
+        Command::Check(file) => app::check(&file.config).map_err(failed),
+        Command::Serve(file) => runtime.block_on(app::serve(&file.config)).map_err(failed),
+        Command::Demo(options) => runtime.block_on(app::run_demo(options)).map_err(failed),
+        Command::DemoNode(options) => runtime.block_on(app::run_demo_node(options)).map_err(failed),
+        Command::Status(options) => runtime.block_on(operate::status(options)).map_err(refused),
+        Command::Drain(options) => runtime.block_on(operate::drain(options)).map_err(refused),
+        Command::Undrain(options) => runtime.block_on(operate::undrain(options)).map_err(refused),
     };
     // What a library still does in the background shall not hold the process.
     runtime.shutdown_background();
     ran
+}
+
+/// A configuration's problems stand a line each, by key, so that scripts can read them.
+fn failed(error: AppError) -> Stop {
+    let text = match &error {
+        AppError::Config(problems) => format!("{}\n", problems.trim_end()),
+        other => format!("forebay: {other}\n"),
+    };
+    Stop { text, exit: error.exit() }
+}
+
+fn refused(failure: Failure) -> Stop {
+    Stop { text: format!("forebay: {}\n", failure.text), exit: failure.exit }
 }
 
 fn say(text: &str, exit: Exit) {

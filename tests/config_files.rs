@@ -95,7 +95,7 @@ fn the_examples_are_valid_values() {
     let environment = BTreeMap::from([("FOREBAY_ADMIN_TOKEN".to_owned(), "token".to_owned())]);
     let config = Config::from_toml_with(&everything, &environment).unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!((config.nodes.fixed.len(), config.nodes.rules.len()), (1, 1));
-    assert!(config.health.bind.is_some() && config.admin.token.is_some());
+    assert!(config.health.bind.is_some() && !config.admin.tokens.is_empty());
 }
 
 #[test]

@@ -5,46 +5,65 @@
 
 use std::collections::BTreeMap;
 
-use axum::{Json, body::Bytes, extract::State};
+use axum::{Json, extract::State};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
-use super::{AdminState, Inner, nodes, problem::Problem};
+use super::{
+    AdminState, Inner,
+    ask::Asked,
+    drains, nodes,
+    problem::Problem,
+    story::{Explanation, ms, tally},
+    words::{Kind, Status},
+};
 use crate::{
     domain::{
-        balance::{Candidate, PlaceError, Placement, Request, Snapshot, Verdict, Want},
-        ids::{AppName, Kind, NodeId, StreamId, StreamKey},
-        record::Status,
+        balance::{self, Candidate, PlaceError, Placement, Request, Snapshot, Want},
+        ids::{self, AppName, NodeId, StreamId, StreamKey},
         reject::Reject,
         routing::{self, Lookup, PlayRoute},
     },
-    registry::{RecordView, StoreStatus, Watching},
+    registry::{RecordView, Registry, StoreStatus, Watching},
 };
 
 /// Most nodes in `exclude`.
 const MOST_EXCLUDED: usize = 1000;
 
 /// What is asked.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Question {
+pub(super) struct Question {
+    #[schema(value_type = String, example = "LiveApp")]
     app: AppName,
+    #[schema(value_type = String)]
     stream: StreamId,
     kind: Kind,
     /// The room (`mainTrack`) of a publish.
     #[serde(default)]
+    #[schema(value_type = Option<String>)]
     room: Option<StreamId>,
     /// The node of the publish that a play's `userPublishId` names, by id or address.
     #[serde(default)]
     with_publisher: Option<String>,
-    /// Nodes that have already failed the leg, by id or address.
+    /// Nodes that have already failed the leg, by id or address; at most 1000.
     #[serde(default)]
     exclude: Vec<String>,
 }
 
+impl Question {
+    /// Where would it be played?
+    pub(super) fn play(app: AppName, stream: StreamId) -> Self {
+        Self { app, stream, kind: Kind::Play, room: None, with_publisher: None, exclude: Vec::new() }
+    }
+}
+
 /// What would happen.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Explained {
+    #[schema(value_type = String)]
     app: AppName,
+    #[schema(value_type = String)]
     stream: StreamId,
     kind: Kind,
     outcome: Outcome,
@@ -53,6 +72,7 @@ pub(super) struct Explained {
     /// What the client would be told, in AMS's vocabulary; null if it would be placed.
     refusal: Option<&'static str>,
     /// The chosen node; null if none.
+    #[schema(value_type = Option<String>)]
     node: Option<NodeId>,
     /// The rule that chose it.
     rule: Option<&'static str>,
@@ -63,12 +83,13 @@ pub(super) struct Explained {
     /// How many nodes got each verdict.
     tally: BTreeMap<&'static str, u32>,
     /// The pin of this stream, if a door is placing or has placed it.
+    #[schema(value_type = Option<String>)]
     pin: Option<NodeId>,
     record: Option<Record>,
     store: Store,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum Outcome {
     /// A node takes the leg.
@@ -79,56 +100,86 @@ enum Outcome {
     NoCapacity,
 }
 
-/// One node that was looked at.
-#[derive(Debug, Serialize)]
-struct Explanation {
-    node: NodeId,
-    score: f64,
-    predicted: f32,
-    verdict: Verdict,
-    /// The verdict in words.
-    why: &'static str,
-}
-
 /// The record as the cache holds it.
-#[derive(Debug, Serialize)]
-struct Record {
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Record {
     /// The store said that there is none.
     missing: bool,
     status: Option<Status>,
+    /// The origin as AMS wrote it.
     origin: Option<String>,
     /// The node that the origin is, if it is one that the door knows.
+    #[schema(value_type = Option<String>)]
     origin_node: Option<NodeId>,
+    /// AMS's verdict now.
     live: bool,
     /// Since it was read or pushed.
     age_ms: u64,
-    /// RFC 3339 UTC, on the writer's clock.
+    /// RFC 3339, UTC, on the writer's clock.
     updated_at: Option<String>,
+    /// RFC 3339, UTC, on the writer's clock.
     started_at: Option<String>,
     is_virtual: bool,
+    #[schema(value_type = Option<String>)]
     main_track: Option<StreamId>,
     /// The door saw it itself, and no newer record says otherwise.
     hinted: bool,
 }
 
-#[derive(Debug, Serialize)]
-struct Store {
-    status: &'static str,
+/// How the record store does.
+#[derive(Debug, PartialEq, Serialize, ToSchema)]
+pub(super) struct Store {
+    /// `none` where none is configured, `up`, or `away`.
+    #[schema(example = "up")]
+    pub(super) status: &'static str,
+    /// How changes arrive: `pushed`, or by `expiry`.
+    #[schema(example = "pushed")]
     watching: &'static str,
+    /// The writers' clocks minus this door's.
     clock_skew_ms: i64,
 }
 
+impl Store {
+    pub(super) fn of(registry: &Registry) -> Self {
+        let store = registry.store_state();
+        Self {
+            status: match store.status {
+                StoreStatus::None => "none",
+                StoreStatus::Up => "up",
+                StoreStatus::Away(_) => "away",
+            },
+            watching: match store.watching {
+                Watching::Pushed => "pushed",
+                Watching::Expiry => "expiry",
+            },
+            clock_skew_ms: store.clock_skew_ms,
+        }
+    }
+}
+
+/// The placement that would be made now, and why; nothing is reserved or pinned.
+#[utoipa::path(
+    post,
+    path = "/v1/explain",
+    tag = "placement",
+    request_body = Question,
+    responses((status = 200, body = Explained))
+)]
 pub(super) async fn explain(
     State(inner): State<Inner>,
-    body: Result<Bytes, Problem>,
+    Asked(question): Asked<Question>,
 ) -> Result<Json<Explained>, Problem> {
-    let question: Question =
-        serde_json::from_slice(&body?).map_err(|why| Problem::bad_request(format!("the body: {why}")))?;
+    ask(&inner, &question).await.map(|(_, explained)| Json(explained))
+}
+
+/// What the store says of the stream, and the answer.
+pub(super) async fn ask(inner: &Inner, question: &Question) -> Result<(Lookup, Explained), Problem> {
     if inner.state.apps.get(&question.app).is_none() {
-        return Err(Problem::not_found("the configuration knows no such app, so its clients get a 404"));
+        let detail = "the configuration knows no such app, so its clients get a 404";
+        return Err(Problem::not_found("unknown_app", detail));
     }
     if question.exclude.len() > MOST_EXCLUDED {
-        return Err(Problem::bad_request(format!("exclude: at most {MOST_EXCLUDED} nodes")));
+        return Err(Problem::bad_request("bad_body", format!("exclude: at most {MOST_EXCLUDED} nodes")));
     }
     let key = StreamKey { app: question.app.clone(), stream: question.stream.clone() };
     // The registry's reads belong to the door's runtime.
@@ -136,7 +187,8 @@ pub(super) async fn explain(
     let lookup = inner.door.spawn(async move { registry.look_up(&asked).await }).await;
     // The door is going down: nobody knows any more.
     let lookup = lookup.unwrap_or(Lookup::Unknown);
-    answer(&inner.state, &question, &key, &lookup).map(Json)
+    let explained = answer(&inner.state, question, &key, &lookup)?;
+    Ok((lookup, explained))
 }
 
 fn answer(state: &AdminState, question: &Question, key: &StreamKey, lookup: &Lookup) -> Result<Explained, Problem> {
@@ -150,7 +202,7 @@ fn answer(state: &AdminState, question: &Question, key: &StreamKey, lookup: &Loo
         stream: key,
         want,
         rule,
-        kind: Some(question.kind),
+        kind: Some(question.kind.into()),
         exclude: &exclude,
         seed: fastrand::u64(..),
     };
@@ -167,7 +219,6 @@ fn answer(state: &AdminState, question: &Question, key: &StreamKey, lookup: &Loo
         },
     };
     let decided = request.map(|request| decide(state, request));
-    let store = registry.store_state();
     let mut explained = Explained {
         app: key.app.clone(),
         stream: key.stream.clone(),
@@ -181,19 +232,8 @@ fn answer(state: &AdminState, question: &Question, key: &StreamKey, lookup: &Loo
         candidates: Vec::new(),
         tally: BTreeMap::new(),
         pin,
-        record: registry.record_view(key).map(|view| record(&view, &snapshot)),
-        store: Store {
-            status: match store.status {
-                StoreStatus::None => "none",
-                StoreStatus::Up => "up",
-                StoreStatus::Away(_) => "away",
-            },
-            watching: match store.watching {
-                Watching::Pushed => "pushed",
-                Watching::Expiry => "expiry",
-            },
-            clock_skew_ms: store.clock_skew_ms,
-        },
+        record: registry.record_view(key).map(|view| shown(&view, &snapshot)),
+        store: Store::of(registry),
     };
     explained.conclude(decided, state);
     Ok(explained)
@@ -208,7 +248,7 @@ struct Decided {
 /// As a session asks: a publish whose own node does not take it goes to any.
 fn decide(state: &AdminState, mut request: Request<'_>) -> Decided {
     let (mut placement, mut candidates) = state.registry.explain_all(&request);
-    if placement.is_err() && request.kind == Some(Kind::Publish) && matches!(request.want, Want::Only(_)) {
+    if placement.is_err() && request.kind == Some(ids::Kind::Publish) && matches!(request.want, Want::Only(_)) {
         request.want = Want::Publish;
         (placement, candidates) = state.registry.explain_all(&request);
     }
@@ -225,7 +265,7 @@ impl Explained {
             );
             return;
         };
-        let tally = match placement {
+        let rows: Vec<(balance::Verdict, u32)> = match placement {
             Ok(placement) => {
                 self.outcome = Outcome::Placed;
                 self.reason = match self.blind {
@@ -242,50 +282,28 @@ impl Explained {
                 tally
             }
         };
-        self.tally = tally.into_iter().map(|(verdict, count)| (word(verdict).0, count)).collect();
-        self.candidates = candidates.into_iter().map(Explanation::from).collect();
+        self.tally = tally(&rows);
+        self.candidates = candidates.iter().map(Explanation::from).collect();
     }
 }
 
-impl From<Candidate> for Explanation {
-    fn from(candidate: Candidate) -> Self {
-        let Candidate { node, score, predicted, verdict } = candidate;
-        Self { node, score, predicted, verdict, why: word(verdict).1 }
-    }
+/// The record as the cache holds it.
+pub(super) fn record(inner: &Inner, key: &StreamKey) -> Option<Record> {
+    let registry = &inner.state.registry;
+    registry.record_view(key).map(|view| shown(&view, &registry.snapshot()))
 }
 
-/// A verdict as it is written, and in words.
-fn word(verdict: Verdict) -> (&'static str, &'static str) {
-    match verdict {
-        Verdict::Chosen => ("chosen", "takes the leg"),
-        Verdict::Outscored => ("outscored", "fit, but another one was better by the policy"),
-        Verdict::OtherZone => ("other_zone", "fit, but stands in another zone than the origin"),
-        Verdict::AboveBound => ("above_bound", "with this leg it would be too far above the mean of its peers"),
-        Verdict::AtLimit => ("at_limit", "at one of its limits"),
-        Verdict::JoiningTooFast => ("joining_too_fast", "joining, and has had its share of new legs for now"),
-        Verdict::NotServing => ("not_serving", "down, draining or drained"),
-        Verdict::Excluded => ("excluded", "already failed this leg"),
-        Verdict::WrongRole => ("wrong_role", "its role does not take this kind"),
-        Verdict::NotAsked => ("not_asked", "the rule names another node"),
-    }
-}
-
-fn record(view: &RecordView, snapshot: &Snapshot) -> Record {
+fn shown(view: &RecordView, snapshot: &Snapshot) -> Record {
     let record = view.record.as_deref();
     let origin = record.and_then(|record| record.origin.as_deref()).map(str::to_owned);
-    let time = |ms: i64| {
-        let since = std::time::Duration::from_millis(u64::try_from(ms).ok().filter(|ms| *ms > 0)?);
-        let at = std::time::UNIX_EPOCH.checked_add(since)?;
-        // Beyond the year 9999 RFC 3339 has no way to write it.
-        (ms < 253_402_300_800_000).then(|| humantime::format_rfc3339_millis(at).to_string())
-    };
+    let time = drains::rfc3339;
     Record {
         missing: record.is_none(),
-        status: record.map(|record| record.status),
+        status: record.map(|record| record.status.into()),
         origin_node: origin.as_deref().and_then(|name| Some(snapshot.by_ams_name(name)?.spec.id.clone())),
         origin,
         live: view.live,
-        age_ms: u64::try_from(view.age.as_millis()).unwrap_or(u64::MAX),
+        age_ms: ms(view.age),
         updated_at: record.and_then(|record| time(record.updated_ms)),
         started_at: record.and_then(|record| time(record.started_ms)),
         is_virtual: record.is_some_and(|record| record.is_virtual),

@@ -6,14 +6,22 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::Inner;
+use super::{Inner, capacity};
 use crate::{
     registry::{Registry, StoreStatus},
     telemetry::metrics::{CONTENT_TYPE, StoreFacts},
 };
 
+/// All metrics as OpenMetrics text, for Prometheus.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "cluster",
+    responses((status = 200, content_type = "application/openmetrics-text", body = String))
+)]
 pub(super) async fn scrape(State(inner): State<Inner>) -> Response {
     let state = &inner.state;
+    capacity::measure(&inner);
     let text = state.metrics.scrape(&state.registry.snapshot(), store_facts(&state.registry));
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response()
 }

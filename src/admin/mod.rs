@@ -6,38 +6,84 @@
 //!
 //! | call | file |
 //! |---|---|
-//! | `GET /metrics` | [`metrics`] |
 //! | `GET /v1/nodes`, `/v1/nodes/{id}` | [`nodes`] |
+//! | `PUT`, `DELETE /v1/nodes/{id}/drain` | [`drains`] |
+//! | `GET /v1/sessions`, `/v1/sessions/{id}`, `DELETE` | [`sessions`], [`story`] |
+//! | `GET /v1/streams`, `/v1/streams/{app}/{streamId}` | [`streams`] |
 //! | `POST /v1/explain` | [`explain`] |
+//! | `GET /v1/capacity` | [`capacity`], [`history`] |
+//! | `GET /v1/door`, `PUT`, `DELETE /v1/door/drain` | [`door`] |
+//! | `PUT /v1/log` | [`log`] |
+//! | `GET /v1/events` | [`events`] |
+//! | `GET /metrics`, `/openapi.json` | [`metrics`], [`openapi`] |
+//!
+//! A change is written to the audit log (`forebay::audit`): who, from where, what, before and after ([`access`]).
 
+mod access;
+mod ask;
+mod capacity;
+mod door;
+mod drains;
+mod events;
 mod explain;
+mod history;
+mod log;
 mod metrics;
 mod nodes;
+mod openapi;
 mod problem;
 mod server;
+mod sessions;
+mod story;
+mod streams;
+#[cfg(test)]
+mod tests;
+mod words;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use tokio::runtime::Handle;
+use tokio::{
+    runtime::Handle,
+    sync::{Semaphore, broadcast},
+};
 
 use crate::{
-    config::{self, Apps},
+    clock,
+    config::{self, Apps, ShutdownConfig},
+    health::{Probes, Readiness},
     registry::Registry,
+    sessions::Sessions,
     shutdown::Shutdown,
-    telemetry::metrics::Metrics,
+    telemetry::{logs::LogHandle, metrics::Metrics},
 };
 
 /// What the admin API tells of.
 #[derive(Debug, Clone)]
 pub struct AdminState {
-    /// Nodes, records and placement.
+    /// Nodes, records, placement and drains.
     pub registry: Registry,
+    /// Who is connected.
+    pub sessions: Sessions,
+    /// What nodes answer to probes.
+    pub probes: Probes,
+    /// What the door says of itself.
+    pub readiness: Readiness,
     /// The door's metrics.
     pub metrics: Metrics,
+    /// The running logs; absent where the process has none of its own.
+    pub logs: Option<LogHandle>,
     /// Which apps exist.
     pub apps: Arc<Apps>,
     /// `play.wait`, as `explain` tells it.
     pub play_wait: Duration,
+    /// `door.name`
+    pub door_name: String,
+    /// `[shutdown]`, which a drain of the door follows where its caller does not say.
+    pub shutdown: ShutdownConfig,
 }
 
 /// Why the admin API could not start.
@@ -54,7 +100,17 @@ pub enum AdminError {
 /// # Errors
 /// The address is taken, or no thread could be started.
 pub fn start(config: &config::Admin, state: AdminState, shutdown: &Shutdown) -> Result<SocketAddr, AdminError> {
-    server::start(config, Inner { state, door: Handle::current() }, shutdown.child())
+    let inner = Inner {
+        emptier: door::Emptier::new(&state),
+        state,
+        door: Handle::current(),
+        started: clock::now(),
+        access: Arc::new(access::Access::new(config)),
+        history: Arc::default(),
+        told: broadcast::Sender::new(events::WAITING),
+        listeners: Arc::new(Semaphore::new(events::LISTENERS)),
+    };
+    server::start(config, inner, shutdown.child())
 }
 
 /// What every handler gets.
@@ -63,4 +119,17 @@ struct Inner {
     state: AdminState,
     /// The door's runtime, where the registry lives.
     door: Handle,
+    started: Instant,
+    access: Arc<access::Access>,
+    history: Arc<history::Recorder>,
+    told: broadcast::Sender<events::Told>,
+    listeners: Arc<Semaphore>,
+    emptier: Arc<door::Emptier>,
+}
+
+impl Inner {
+    /// Tells those who listen to events, if anybody does.
+    fn tell(&self, told: events::Told) {
+        let _ = self.told.send(told);
+    }
 }

@@ -7,116 +7,223 @@ use std::{
 
 use axum::{
     Json,
-    extract::{Path, Query, State, rejection::QueryRejection},
+    extract::{Path, State},
 };
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
-use super::{Inner, problem::Problem};
+use super::{
+    Inner,
+    ask::{self, Params},
+    drains::Drain,
+    history::History,
+    problem::Problem,
+    words::{NodeState, Role},
+};
 use crate::{
     clock,
     domain::{
-        balance::{Legs, NodeState, NodeView, Snapshot},
-        ids::{NodeId, Role, Zone},
+        balance::{self, NodeView, ProbeOutcome, Snapshot},
+        ids::NodeId,
     },
 };
 
-/// Nodes of one answer, where the caller names no limit; and the most that it may name.
+/// Nodes of one answer, where the caller names no limit.
 const PAGE: usize = 1000;
 
-/// `?limit=&cursor=`
-#[derive(Debug, Default, Deserialize)]
+/// Which part of the list.
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Page {
+#[into_params(parameter_in = Query)]
+pub(super) struct Wanted {
+    /// Nodes of one answer, at most 1000.
     limit: Option<usize>,
-    cursor: Option<NodeId>,
+    /// `next` of the page before.
+    cursor: Option<String>,
+    /// Add the load of the last minutes to each node.
+    #[serde(default)]
+    history: bool,
 }
 
 /// A list of nodes, sorted by id.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Nodes {
     nodes: Vec<Node>,
     /// The `cursor` of the next page; null on the last.
+    #[schema(value_type = Option<String>)]
     next: Option<NodeId>,
 }
 
-#[derive(Debug, Serialize)]
+/// One Ant Media Server.
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Node {
+    /// Its configured name, else its address.
+    #[schema(value_type = String, example = "edge-1")]
     id: NodeId,
+    /// Its HTTP and WebSocket port.
+    #[schema(example = "10.0.2.1:5080")]
     address: String,
     role: Role,
-    zone: Option<Zone>,
+    zone: Option<String>,
     state: NodeState,
+    /// Why it is in this state.
+    #[schema(value_type = String)]
     reason: Arc<str>,
-    /// RFC 3339, UTC.
+    /// Since when it is in this state. RFC 3339, UTC.
     since: String,
     legs: Legs,
     load: Load,
-    /// No drain is wished.
-    drain: Option<()>,
-    last_error: Option<Arc<str>>,
+    /// Its drain; null if nobody wants it empty.
+    drain: Option<Drain>,
+    /// What the last probe saw; null before the first.
+    probe: Option<Probe>,
+    /// The last failures seen of it, the latest first.
+    errors: Vec<Failure>,
+    /// The load of the last minutes, if it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    history: Option<History>,
 }
 
-#[derive(Debug, Serialize)]
+/// Legs by kind, of all doors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+pub(super) struct Legs {
+    publish: u32,
+    play: u32,
+}
+
+impl Legs {
+    /// Of both kinds.
+    pub(super) fn all(self) -> u64 {
+        u64::from(self.publish) + u64::from(self.play)
+    }
+}
+
+impl From<balance::Legs> for Legs {
+    fn from(legs: balance::Legs) -> Self {
+        Self { publish: legs.publish, play: legs.play }
+    }
+}
+
+/// Load as a fraction of the node's capacity.
+#[derive(Debug, Serialize, ToSchema)]
 struct Load {
+    /// What a leg placed now would find: reported plus what was placed since.
     predicted: f32,
+    /// The largest of the parts, as last reported.
     reported: f32,
     parts: Parts,
 }
 
 /// Fractions of the node's capacity; null where unknown.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Parts {
     cpu: Option<f32>,
     memory: Option<f32>,
+    /// Legs as a fraction of the configured limits.
     legs: Option<f32>,
 }
 
-impl From<&NodeView> for Node {
-    fn from(node: &NodeView) -> Self {
-        let load = node.load;
+/// What this door's last probe of the node saw.
+#[derive(Debug, Serialize, ToSchema)]
+struct Probe {
+    answered: bool,
+    /// RFC 3339, UTC.
+    at: String,
+    took_ms: u64,
+    /// Why it counts as failed.
+    error: Option<String>,
+}
+
+/// A failure seen of a node.
+#[derive(Debug, Serialize, ToSchema)]
+struct Failure {
+    /// When it was last seen. RFC 3339, UTC.
+    at: String,
+    #[schema(value_type = String)]
+    cause: Arc<str>,
+}
+
+impl Node {
+    pub(super) fn of(inner: &Inner, node: &NodeView) -> Self {
+        let (id, load) = (&node.spec.id, node.load);
+        let probe = inner.state.probes.of(id).map(|probed| Probe {
+            answered: probed.outcome == ProbeOutcome::Answered,
+            at: clock::rfc3339(probed.at),
+            took_ms: u64::try_from(probed.took.as_millis()).unwrap_or(u64::MAX),
+            error: match probed.outcome {
+                ProbeOutcome::Answered => None,
+                ProbeOutcome::Failed(why) => Some(why.into()),
+            },
+        });
+        let failure = |error: &balance::NodeError| Failure { at: clock::rfc3339(error.at), cause: error.cause.clone() };
         Self {
-            id: node.spec.id.clone(),
+            id: id.clone(),
             address: node.spec.address.to_string(),
-            role: node.spec.role,
-            zone: node.spec.zone.clone(),
-            state: node.state,
+            role: node.spec.role.into(),
+            zone: node.spec.zone.as_ref().map(|zone| zone.as_str().to_owned()),
+            state: node.state.into(),
             reason: node.reason.clone(),
             since: clock::rfc3339(node.since),
-            legs: node.legs,
+            legs: node.legs.into(),
             load: Load {
                 predicted: load.predicted,
                 reported: load.reported,
                 parts: Parts { cpu: load.cpu, memory: load.memory, legs: load.legs },
             },
-            drain: None,
-            last_error: node.last_error.clone(),
+            drain: inner.state.registry.drain_of(id).map(Drain::from),
+            probe,
+            errors: node.errors.iter().map(failure).collect(),
+            history: None,
         }
     }
-}
 
-pub(super) async fn list(
-    State(inner): State<Inner>,
-    page: Result<Query<Page>, QueryRejection>,
-) -> Result<Json<Nodes>, Problem> {
-    let Query(page) = page.map_err(|why| Problem::bad_request(why.body_text()))?;
-    page_of(&inner.state.registry.snapshot(), &page).map(Json)
-}
-
-pub(super) async fn one(State(inner): State<Inner>, Path(name): Path<String>) -> Result<Json<Node>, Problem> {
-    find(&inner.state.registry.snapshot(), &name).map(|node| Json(node.into()))
-}
-
-fn page_of(snapshot: &Snapshot, page: &Page) -> Result<Nodes, Problem> {
-    let limit = page.limit.unwrap_or(PAGE);
-    if !(1..=PAGE).contains(&limit) {
-        return Err(Problem::bad_request(format!("limit: write 1 to {PAGE}")));
+    /// The node with this id or address, as it is now.
+    pub(super) fn find(inner: &Inner, name: &str) -> Result<Self, Problem> {
+        find(&inner.state.registry.snapshot(), name).map(|node| Self::of(inner, node))
     }
-    let after = |node: &NodeView| page.cursor.as_ref().is_some_and(|cursor| node.spec.id <= *cursor);
-    let first = snapshot.nodes.partition_point(after);
+
+    pub(super) fn drain(&self) -> Option<&Drain> {
+        self.drain.as_ref()
+    }
+}
+
+/// All nodes, sorted by id.
+#[utoipa::path(get, path = "/v1/nodes", tag = "nodes", params(Wanted), responses((status = 200, body = Nodes)))]
+pub(super) async fn list(State(inner): State<Inner>, Params(wanted): Params<Wanted>) -> Result<Json<Nodes>, Problem> {
+    let snapshot = inner.state.registry.snapshot();
+    let limit = ask::limit(wanted.limit, PAGE)?;
+    let cursor = ask::cursor::<NodeId>(wanted.cursor.as_deref())?;
+    let (page, next) = page_of(&snapshot, limit, cursor.as_ref());
+    let mut nodes: Vec<Node> = page.iter().map(|node| Node::of(&inner, node)).collect();
+    if wanted.history {
+        for node in &mut nodes {
+            node.history = Some(inner.history.of(&node.id));
+        }
+    }
+    Ok(Json(Nodes { nodes, next }))
+}
+
+/// One node, by id or address.
+#[utoipa::path(
+    get,
+    path = "/v1/nodes/{id}",
+    tag = "nodes",
+    params(("id" = String, Path, description = "its id, its address, or its address without the port")),
+    responses((status = 200, body = Node))
+)]
+pub(super) async fn one(State(inner): State<Inner>, Path(name): Path<String>) -> Result<Json<Node>, Problem> {
+    let mut node = Node::find(&inner, &name)?;
+    node.history = Some(inner.history.of(&node.id));
+    Ok(Json(node))
+}
+
+fn page_of<'a>(snapshot: &'a Snapshot, limit: usize, cursor: Option<&NodeId>) -> (&'a [NodeView], Option<NodeId>) {
+    let first = snapshot.nodes.partition_point(|node| cursor.is_some_and(|cursor| node.spec.id <= *cursor));
     let rest = &snapshot.nodes[first..];
-    let nodes: Vec<Node> = rest.iter().take(limit).map(Node::from).collect();
-    let next = if rest.len() > limit { nodes.last().map(|node| node.id.clone()) } else { None };
-    Ok(Nodes { nodes, next })
+    match rest.split_at_checked(limit) {
+        Some((page, more)) if !more.is_empty() => (page, page.last().map(|node| node.spec.id.clone())),
+        _ => (rest, None),
+    }
 }
 
 /// Finds a node by its id or its address; the port may be left out where one node only has that address.
@@ -133,26 +240,26 @@ pub(super) fn find<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a NodeVie
     let mut there = snapshot.nodes.iter().filter(|node| Some(node.spec.address.0.ip()) == ip);
     match (there.next(), there.next()) {
         (Some(node), None) => Ok(node),
-        (Some(_), Some(_)) => Err(Problem::not_found("several nodes have that address: add the port, or use an id")),
-        (None, _) => Err(Problem::not_found("no node has that id or address: see GET /v1/nodes")),
+        (Some(_), Some(_)) => {
+            Err(Problem::not_found("ambiguous_node", "several nodes have that address: add the port, or use an id"))
+        }
+        (None, _) => Err(Problem::not_found("unknown_node", "no node has that id or address: see GET /v1/nodes")),
     }
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use std::time::Duration;
-
+mod tests {
     use super::*;
     use crate::domain::{
         balance::{BalanceSettings, Book, NodeSpec},
-        ids::NodeAddr,
+        ids::{self, NodeAddr},
     };
 
     fn snapshot(nodes: &[(&str, &str)]) -> Arc<Snapshot> {
         let spec = |(id, address): &(&str, &str)| NodeSpec {
             id: id.parse().unwrap(),
             address: NodeAddr(address.parse().unwrap()),
-            role: Role::Edge,
+            role: ids::Role::Edge,
             zone: Some("b".parse().unwrap()),
             aliases: Vec::new(),
             max_publishes: None,
@@ -163,38 +270,19 @@ pub(super) mod tests {
         book.snapshot()
     }
 
-    fn ids(page: &Nodes) -> Vec<&str> {
-        page.nodes.iter().map(|node| node.id.as_str()).collect()
-    }
-
-    #[test]
-    fn a_node_has_the_contracted_shape() {
-        let snapshot = snapshot(&[("edge-1", "10.0.0.1:5080")]);
-        let json = serde_json::to_value(Node::from(&snapshot.nodes[0])).unwrap();
-        let keys: Vec<&str> = json.as_object().unwrap().keys().map(String::as_str).collect();
-        let mut wanted =
-            ["id", "address", "role", "zone", "state", "reason", "since", "legs", "load", "drain", "last_error"];
-        wanted.sort_unstable();
-        assert_eq!(keys, wanted);
-        assert_eq!(json["address"], "10.0.0.1:5080");
-        assert_eq!((&json["role"], &json["zone"]), (&"edge".into(), &"b".into()));
-        assert_eq!(json["legs"], serde_json::json!({"publish": 0, "play": 0}));
-        assert!(json["load"]["predicted"].is_number() && json["load"]["parts"].is_object());
-        assert!(json["drain"].is_null());
-        let since = humantime::parse_rfc3339(json["since"].as_str().unwrap()).unwrap();
-        assert!(since.elapsed().unwrap() < Duration::from_secs(60));
-    }
-
     #[test]
     fn pages_together_are_the_list() {
         let snapshot = snapshot(&[("a", "10.0.0.1:1"), ("b", "10.0.0.2:1"), ("c", "10.0.0.3:1")]);
-        let whole = page_of(&snapshot, &Page::default()).unwrap();
-        assert_eq!((ids(&whole), &whole.next), (vec!["a", "b", "c"], &None));
-        let first = page_of(&snapshot, &Page { limit: Some(2), cursor: None }).unwrap();
-        assert_eq!(ids(&first), ["a", "b"]);
-        let second = page_of(&snapshot, &Page { limit: Some(2), cursor: first.next }).unwrap();
-        assert_eq!((ids(&second), &second.next), (vec!["c"], &None));
-        assert!(page_of(&snapshot, &Page { limit: Some(0), cursor: None }).is_err());
+        let ids = |limit, cursor: Option<&str>| {
+            let cursor = cursor.map(|cursor| cursor.parse().unwrap());
+            let (page, next) = page_of(&snapshot, limit, cursor.as_ref());
+            let ids: Vec<String> = page.iter().map(|node| node.spec.id.to_string()).collect();
+            (ids.concat(), next.map(|next| next.to_string()))
+        };
+        assert_eq!(ids(3, None), ("abc".into(), None));
+        assert_eq!(ids(2, None), ("ab".into(), Some("b".into())));
+        assert_eq!(ids(2, Some("b")), ("c".into(), None));
+        assert_eq!(ids(9, Some("z")), (String::new(), None));
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod access;
 mod media;
 mod nodes;
 
+pub use access::admin_tokens;
 pub use media::is_global;
 
 use std::{collections::BTreeMap, fmt::Debug, path::PathBuf, time::Duration};

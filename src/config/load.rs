@@ -257,7 +257,10 @@ mod tests {
         let named = format!("{open}token_env = \"FOREBAY_ADMIN_TOKEN\"\n");
         assert!(bad(&named).contains("no variable FOREBAY_ADMIN_TOKEN"));
         let config = with_environment(&named, &[("FOREBAY_ADMIN_TOKEN", " s3cret \n")]).unwrap();
-        assert_eq!(config.admin.token.as_ref().unwrap().0, "s3cret");
+        assert_eq!(config.admin.tokens[0].secret.0, "s3cret");
+        let config = with_environment(&named, &[("FOREBAY_ADMIN_TOKEN", "# two\nci: c1==\n\nops: 0p5\n")]).unwrap();
+        let tokens = config.admin.tokens.iter().map(|token| (&*token.name, token.secret.0.as_str()));
+        assert_eq!(tokens.collect::<Vec<_>>(), [("ci", "c1=="), ("ops", "0p5")]);
         assert!(!format!("{config:?}").contains("s3cret"));
         for weak in ["", "two words"] {
             let problems = with_environment(&named, &[("FOREBAY_ADMIN_TOKEN", weak)]).unwrap_err().to_string();

@@ -15,6 +15,7 @@ use std::{
     net::{IpAddr, Ipv6Addr, SocketAddr},
     ops::RangeInclusive,
     path::PathBuf,
+    sync::Arc,
     time::Duration,
 };
 
@@ -23,7 +24,7 @@ use crate::domain::{
     ids::{AppName, NodeId, Role, Zone},
 };
 
-pub use check::is_global;
+pub use check::{admin_tokens, is_global};
 pub use load::{known_keys, process_environment};
 pub use problems::{Problem, Problems};
 
@@ -74,8 +75,19 @@ pub struct Listen {
 pub struct Admin {
     /// `bind`, default `127.0.0.1:9090`. Any address but loopback needs a token.
     pub bind: SocketAddr,
-    /// The bearer token, read from `token_file` or the variable that `token_env` names.
-    pub token: Option<Secret>,
+    /// The bearer tokens, read from `token_file` or the variable that `token_env` names; none: nobody is asked for one.
+    pub tokens: Vec<AdminToken>,
+    /// `token_file`, which is read again when it changes.
+    pub token_file: Option<PathBuf>,
+}
+
+/// One bearer token of the admin API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdminToken {
+    /// Who uses it, for the audit log.
+    pub name: Arc<str>,
+    /// The token itself.
+    pub secret: Secret,
 }
 
 /// A value that never shows in logs or debug output.

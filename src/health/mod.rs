@@ -15,5 +15,5 @@ pub mod probe;
 pub mod readiness;
 
 pub use handlers::{Answer, answer};
-pub use probe::{Prober, ReportsNodes};
+pub use probe::{Probed, Prober, Probes, ReportsNodes};
 pub use readiness::{Readiness, Ready};

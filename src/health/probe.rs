@@ -4,7 +4,13 @@
 //! down) is decided where outcomes are reported to. A node in trouble is asked as often as any other, and a fresh
 //! connection per probe sees what a client would see.
 
-use std::{collections::BTreeMap, fmt::Display, io, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt::Display,
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use http_body_util::Empty;
@@ -18,7 +24,7 @@ use tokio::{
 };
 
 use crate::{
-    config,
+    clock, config,
     domain::{
         balance::{ProbeOutcome, Snapshot},
         ids::{NodeAddr, NodeId},
@@ -32,6 +38,36 @@ use crate::{
 const PROBES_AT_ONCE: usize = 256;
 /// How often the set of nodes is compared with the snapshot, at most; short probe intervals shorten it.
 const FOLLOW: Duration = Duration::from_secs(1);
+
+/// What each node's last probe saw. Clones share it; a node's entry ends with its probing.
+#[derive(Debug, Clone, Default)]
+pub struct Probes(Arc<Mutex<BTreeMap<NodeId, Probed>>>);
+
+/// The last probe of one node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probed {
+    /// When it ended.
+    pub at: Instant,
+    /// How long it took.
+    pub took: Duration,
+    /// Whether the node answered.
+    pub outcome: ProbeOutcome,
+}
+
+impl Probes {
+    /// The last probe of a node, if there was one yet.
+    pub fn of(&self, node: &NodeId) -> Option<Probed> {
+        self.lock().get(node).cloned()
+    }
+
+    fn note(&self, node: &NodeId, probed: Probed) {
+        self.lock().insert(node.clone(), probed);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, Probed>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// Knows the nodes, and takes what probes see of them.
 pub trait ReportsNodes: Clone + Send + Sync + 'static {
@@ -57,6 +93,7 @@ pub struct Prober<R> {
     nodes: R,
     ask: Arc<Ask>,
     metrics: Metrics,
+    probes: Probes,
 }
 
 /// How nodes are asked.
@@ -69,17 +106,19 @@ struct Ask {
 }
 
 impl<R: ReportsNodes> Prober<R> {
-    /// Starts probing the nodes that `nodes` knows, as `settings` say.
-    pub fn start(settings: &config::Health, nodes: R, metrics: Metrics, shutdown: &Shutdown) {
+    /// Starts probing the nodes that `nodes` knows, as `settings` say. Returns where the last outcomes can be read.
+    pub fn start(settings: &config::Health, nodes: R, metrics: Metrics, shutdown: &Shutdown) -> Probes {
         let ask = Ask {
             interval: settings.probe_interval,
             limit: settings.probe_timeout,
             path: settings.probe_path.clone(),
             seats: Semaphore::new(PROBES_AT_ONCE),
         };
-        let prober = Self { nodes, ask: Arc::new(ask), metrics };
+        let probes = Probes::default();
+        let prober = Self { nodes, ask: Arc::new(ask), metrics, probes: probes.clone() };
         let stop = shutdown.child();
         shutdown.spawn(async move { stop.run_until_cancelled(prober.follow()).await });
+        probes
     }
 
     /// Keeps one task per node of the snapshot.
@@ -103,6 +142,7 @@ impl<R: ReportsNodes> Prober<R> {
                 let key = (node.spec.id.clone(), node.spec.address);
                 running.entry(key).or_insert_with_key(|(id, at)| tasks.spawn(self.clone().watch(id.clone(), *at)));
             }
+            self.probes.lock().retain(|id, _| snapshot.get(id).is_some());
             while tasks.try_join_next().is_some() {}
         }
     }
@@ -112,7 +152,11 @@ impl<R: ReportsNodes> Prober<R> {
         // Many nodes that come at once are not asked at once.
         sleep(self.ask.interval.mul_f64(fastrand::f64() / 5.0)).await;
         loop {
+            let begun = clock::now();
             let outcome = self.ask.once(at).await;
+            let now = clock::now();
+            let probed = Probed { at: now, took: now - begun, outcome: outcome.clone() };
+            self.probes.note(&node, probed);
             self.metrics.probed(&node, outcome == ProbeOutcome::Answered);
             self.nodes.probe(&node, outcome);
             sleep(self.ask.interval.mul_f64(jitter())).await;
@@ -183,11 +227,7 @@ async fn get(stream: TcpStream, at: NodeAddr, path: &str) -> Result<(), ProbeErr
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        net::SocketAddr,
-        sync::{Mutex, PoisonError},
-        time::Instant,
-    };
+    use std::net::SocketAddr;
 
     use socket2::{Domain, Socket, Type};
     use tokio::{

@@ -12,7 +12,7 @@ pub enum Ready {
     Starting,
     /// Takes new sessions.
     Ready,
-    /// Wants no new clients, since it is about to end its sessions; for good.
+    /// Wants no new clients, since it is about to end its sessions: for good, or until an operator says otherwise.
     Draining,
     /// Ready, but with as many sessions as it is allowed.
     OverLimit,
@@ -43,6 +43,7 @@ pub struct Readiness(Arc<Flags>);
 struct Flags {
     phase: AtomicU8,
     over_limit: AtomicBool,
+    by_operator: AtomicBool,
 }
 
 const STARTING: u8 = 0;
@@ -66,6 +67,11 @@ impl Readiness {
         self.0.phase.store(DRAINING, Ordering::Release);
     }
 
+    /// An operator wants load balancers to look away, or does no more. A door that ends drains all the same.
+    pub fn set_by_operator(&self, draining: bool) {
+        self.0.by_operator.store(draining, Ordering::Release);
+    }
+
     /// Whether the door has as many sessions as it is allowed.
     pub fn set_over_limit(&self, over: bool) {
         self.0.over_limit.store(over, Ordering::Release);
@@ -75,6 +81,7 @@ impl Readiness {
     pub fn now(&self) -> Ready {
         match self.0.phase.load(Ordering::Acquire) {
             STARTING => Ready::Starting,
+            READY if self.0.by_operator.load(Ordering::Acquire) => Ready::Draining,
             READY if self.0.over_limit.load(Ordering::Acquire) => Ready::OverLimit,
             READY => Ready::Ready,
             _ => Ready::Draining,
@@ -96,7 +103,12 @@ mod tests {
         assert_eq!(door.now(), Ready::OverLimit);
         door.set_over_limit(false);
         assert_eq!(door.clone().now(), Ready::Ready);
+        door.set_by_operator(true);
+        assert_eq!(door.now(), Ready::Draining);
+        door.set_by_operator(false);
+        assert_eq!(door.now(), Ready::Ready);
         door.drain();
+        door.set_by_operator(false);
         door.started();
         assert_eq!(door.now(), Ready::Draining, "a start that ends late does not undo a drain");
     }

@@ -33,7 +33,7 @@ use crate::{
     clock,
     config::Config,
     domain::{
-        balance::{Book, Candidate, PlaceError, Placement, ProbeOutcome, Request, Snapshot},
+        balance::{Book, Candidate, Capacity, PlaceError, Placement, ProbeOutcome, Request, Snapshot},
         cache_policy::{CachePolicy, Entry, Freshness},
         ids::{AppName, Kind, NodeId, StreamKey},
         record::Record,
@@ -330,6 +330,11 @@ impl Registry {
     pub fn explain_all(&self, request: &Request<'_>) -> (Result<Placement, PlaceError>, Vec<Candidate>) {
         let book = self.inner.book();
         (book.explain(request, clock::now()), book.candidates(request))
+    }
+
+    /// How many more legs the cluster takes, and which nodes are cheapest to remove.
+    pub fn capacity(&self) -> Capacity {
+        self.inner.book().capacity(clock::now())
     }
 
     /// A leg that [`Registry::place`] reserved has ended.

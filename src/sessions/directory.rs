@@ -146,7 +146,7 @@ impl Directory {
     }
 
     /// A session opens; it is in the directory until the desk is dropped.
-    pub(super) fn open_desk(&self, id: SessionId, app: AppName, client: ClientAddr, tls: bool) -> Desk {
+    pub(crate) fn open_desk(&self, id: SessionId, app: AppName, client: ClientAddr, tls: bool) -> Desk {
         let card = Arc::new(Card {
             id,
             app,
@@ -225,7 +225,7 @@ impl Card {
 
 /// Where a session's task keeps its card. Dropping it ends the session's entry.
 #[derive(Debug)]
-pub(super) struct Desk {
+pub(crate) struct Desk {
     directory: Directory,
     card: Arc<Card>,
 }

@@ -18,7 +18,10 @@ pub mod story;
 
 use std::{
     net::IpAddr,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -86,6 +89,8 @@ struct Shared {
     /// Cancelled when the door empties itself, `empty_within` being set before that, and when it stops.
     emptying: CancellationToken,
     empty_within: OnceLock<Duration>,
+    /// An operator empties the door.
+    refusing: AtomicBool,
 }
 
 impl Sessions {
@@ -132,6 +137,7 @@ impl Sessions {
             emptying: shutdown.child(),
             shutdown,
             empty_within: OnceLock::new(),
+            refusing: AtomicBool::new(false),
         });
         shared.shutdown.spawn(mover::run(Arc::clone(&shared)));
         Self { shared }
@@ -165,9 +171,14 @@ impl Sessions {
         let _ = tokio::time::timeout(limit + EMPTY_LOOK, all_gone).await;
     }
 
-    /// Whether [`Sessions::drain`] has begun: a new session would be ended at once.
+    /// Whether [`Sessions::drain`] has begun, or an operator empties the door: a new session would be ended at once.
     pub fn is_ending(&self) -> bool {
-        self.shared.emptying.is_cancelled()
+        self.shared.emptying.is_cancelled() || self.shared.refusing.load(Ordering::Acquire)
+    }
+
+    /// An operator empties the door, or does no more.
+    pub fn refuse_new(&self, refuse: bool) {
+        self.shared.refusing.store(refuse, Ordering::Release);
     }
 
     /// Bounds of a client's socket.

@@ -34,6 +34,11 @@ impl LogHandle {
         let parsed = parse(filter)?;
         self.0.reload(parsed).map_err(|why| LogError::Filter(filter.to_owned(), why.to_string()))
     }
+
+    /// The filter in force, as its parts; empty if the logs have ended.
+    pub fn now(&self) -> String {
+        self.0.with_current(ToString::to_string).unwrap_or_default()
+    }
 }
 
 /// Starts logging to stderr: one line per event, as text (coloured where a person watches) or as a JSON object.

@@ -20,7 +20,7 @@ use prometheus_client::{
 };
 
 use crate::domain::{
-    balance::{NodeState, Snapshot},
+    balance::{NodeState, Room, Snapshot},
     ids::{Kind, NodeId},
 };
 
@@ -140,6 +140,9 @@ struct Inner {
     http_requests: Counters<2>,
     accept_errors: Counter,
     drains: DrainMetrics,
+    capacity_legs: Gauges<1>,
+    capacity_nodes: Gauges<1>,
+    minutes_to_full: Family<Labels<1>, Gauge<f64, std::sync::atomic::AtomicU64>>,
     media: MediaMetrics,
 }
 
@@ -291,6 +294,18 @@ impl Metrics {
         self.0.accept_errors.inc();
     }
 
+    /// What the cluster still takes, before a scrape: legs that fit, nodes that take them, and minutes until it is full
+    /// at the present rate.
+    pub fn capacity(&self, kind: Kind, room: Room, minutes_to_full: Option<f64>) {
+        let labels = [word("kind", kind.as_str())];
+        self.0.capacity_legs.get_or_create(&labels).set(room.fit.into());
+        self.0.capacity_nodes.get_or_create(&labels).set(room.nodes.into());
+        match minutes_to_full {
+            Some(minutes) => drop(self.0.minutes_to_full.get_or_create(&labels).set(minutes)),
+            None => drop(self.0.minutes_to_full.remove(&labels)),
+        }
+    }
+
     /// Every metric's name, kind, labels and meaning.
     pub fn describe(&self) -> &[Described] {
         &self.0.described
@@ -379,6 +394,15 @@ impl Inner {
             ),
             accept_errors: book.counter("accept_errors", "connections that a listener failed to accept"),
             drains: DrainMetrics::new(&mut book),
+            capacity_legs: book.gauges("capacity_legs", &["kind"], "legs that still fit on the cluster's nodes"),
+            capacity_nodes: book.gauges("capacity_nodes", &["kind"], "nodes that take legs of this kind now"),
+            minutes_to_full: {
+                let metric = Family::default();
+                let help =
+                    "until nothing more fits at the rate of the last five minutes; absent while it does not fill";
+                book.add("capacity_minutes_to_full", "gauge", &["kind"], help, Family::clone(&metric));
+                metric
+            },
             media: MediaMetrics::new(&mut book),
             scrape: Mutex::default(),
             registry: book.registry,
@@ -634,6 +658,7 @@ mod tests {
         metrics.probed(&id, true);
         metrics.http_answered("x", 200);
         metrics.migrated(Kind::Play, "x", "x");
+        metrics.capacity(Kind::Play, Room::default(), Some(1.0));
         metrics.media_flow_closed(FlowEnd::Closed);
         metrics.media_command_refused(Refused::Full);
         let text = metrics.scrape(&one_edge(), StoreFacts::default());

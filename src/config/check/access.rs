@@ -1,11 +1,11 @@
 //! Who and what the door lets in or connects to: the admin listener's token, MongoDB, the apps.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use super::{SECOND, within};
 use crate::{
     config::{
-        Admin, App, Apps, Mongo, Problems, RESERVED_APPS, Secret,
+        Admin, AdminToken, App, Apps, Mongo, Problems, RESERVED_APPS, Secret,
         raw::{RawAdmin, RawApp, RawMongo},
     },
     domain::ids::AppName,
@@ -13,14 +13,17 @@ use crate::{
 
 /// MongoDB's own limit for a database name on every platform.
 const LONGEST_DATABASE: usize = 63;
+/// Tokens of the admin API, each of which every request is compared with.
+const MOST_TOKENS: usize = 64;
 
 pub(super) fn admin(raw: RawAdmin, environment: &BTreeMap<String, String>, problems: &mut Problems) -> Admin {
     let bind: SocketAddr = raw.bind.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 9090)));
     let wants_token = raw.token_file.is_some() || raw.token_env.is_some();
+    let token_file = raw.token_file.as_ref().map(PathBuf::from);
     let (key, given) = match (raw.token_file, raw.token_env) {
         (Some(_), Some(_)) => {
             problems.add("admin.token_file", "stands beside admin.token_env; keep one of them");
-            return Admin { bind, token: None };
+            return Admin { bind, tokens: Vec::new(), token_file: None };
         }
         (Some(path), None) => {
             let read = std::fs::read_to_string(&path);
@@ -33,18 +36,36 @@ pub(super) fn admin(raw: RawAdmin, environment: &BTreeMap<String, String>, probl
         }
         (None, None) => ("admin.bind", None),
     };
-    let token = given.and_then(|token| match token.and_then(|token| check_token(token.trim())) {
-        Ok(token) => Some(token),
-        Err(why) => {
-            problems.add(key, why);
-            None
-        }
+    let tokens = given.map_or_else(|| Ok(Vec::new()), |text| text.and_then(|text| admin_tokens(&text)));
+    let tokens = tokens.unwrap_or_else(|why| {
+        problems.add(key, why);
+        Vec::new()
     });
     if !bind.ip().to_canonical().is_loopback() && !wants_token {
         let what = "is not a loopback address, so the admin API needs a token; set admin.token_file or admin.token_env";
         problems.add("admin.bind", format!("{bind} {what}"));
     }
-    Admin { bind, token }
+    Admin { bind, tokens, token_file }
+}
+
+/// Reads tokens: one per line, alone or as `NAME: TOKEN`; empty lines and those that begin with `#` are left out.
+///
+/// # Errors
+/// There is none, or one cannot be sent; the text says why, and never shows a token.
+pub fn admin_tokens(text: &str) -> Result<Vec<AdminToken>, String> {
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let tokens = lines.map(|line| {
+        let (name, token) = line.split_once(": ").unwrap_or(("admin", line));
+        Ok(AdminToken { name: name.trim().into(), secret: check_token(token.trim())? })
+    });
+    let tokens: Vec<AdminToken> = tokens.collect::<Result<_, String>>()?;
+    if tokens.is_empty() {
+        return Err("the token is empty; make one, for example with `openssl rand -hex 32`".into());
+    }
+    if tokens.len() > MOST_TOKENS {
+        return Err(format!("more than {MOST_TOKENS} tokens; remove some"));
+    }
+    Ok(tokens)
 }
 
 /// RFC 6750 sends the token in a header: printable, without spaces. Its value is never shown.

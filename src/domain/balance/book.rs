@@ -6,10 +6,13 @@
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use super::{
-    BalanceSettings, Candidate, Drain, Legs, LoadView, NodeSpec, NodeState, NodeView, PlaceError, Placement,
-    ProbeOutcome, Report, Request, Snapshot, Verdict, Want, decide,
+    BalanceSettings, Candidate, Capacity, Drain, Legs, LoadView, NodeSpec, NodeState, NodeView, PlaceError, Placement,
+    ProbeOutcome, Report, Request, Snapshot, Verdict, Want,
+    capacity::{self, Site},
+    decide,
     liveness::{Liveness, LivenessSettings},
     load::{Cost, Learner, Meter, WHOLE, fraction},
+    node::with_error,
     settings::Knobs,
     slow_start::Shares,
     snapshot::{Fact, Plan, Side, UNFIT},
@@ -137,7 +140,7 @@ impl Book {
         liveness.set_drain(self.drains.get(&spec.id).copied(), self.shares, now);
         let (state, reason) = liveness.state();
         let view =
-            NodeView { spec, state, reason, since: now, load: LoadView::default(), legs: open, last_error: None };
+            NodeView { spec, state, reason, since: now, load: LoadView::default(), legs: open, errors: Arc::default() };
         (Track { liveness, meter: Meter::resume(open), others: Legs::default() }, view)
     }
 
@@ -154,7 +157,7 @@ impl Book {
         let Some(at) = self.snapshot.position(node) else { return };
         self.tracks[at].liveness.probe(&outcome, &self.liveness, self.shares, now);
         if let ProbeOutcome::Failed(cause) = outcome {
-            self.note_error(at, &cause);
+            self.note_error(at, &cause, now);
         }
         self.refresh(at, now);
     }
@@ -163,7 +166,7 @@ impl Book {
     pub fn link_failed(&mut self, node: &NodeId, cause: &str, now: Instant) {
         let Some(at) = self.snapshot.position(node) else { return };
         self.tracks[at].liveness.link_failed(cause, &self.liveness, now);
-        self.note_error(at, cause);
+        self.note_error(at, cause, now);
         self.refresh(at, now);
     }
 
@@ -286,6 +289,23 @@ impl Book {
         decide::candidates(&self.snapshot, request, &self.knobs, self.turn)
     }
 
+    /// How many more legs the cluster takes, and which nodes are cheapest to remove.
+    pub fn capacity(&self, now: Instant) -> Capacity {
+        let plan = &self.snapshot.plan;
+        let sites = self.snapshot.nodes.iter().zip(&self.tracks).map(|(view, track)| Site {
+            id: &view.spec.id,
+            role: view.spec.role,
+            state: view.state,
+            legs: track.meter.legs(),
+            predicted: track.meter.predicted(self.cost, now),
+            is_full: track.meter.is_full(now),
+            limits: [Kind::Publish, Kind::Play].map(|kind| limit(&view.spec, kind)),
+            takes: [Kind::Publish, Kind::Play].map(|kind| plan.takes(view.spec.role, kind)),
+        });
+        let max_load = [Kind::Publish, Kind::Play].map(|kind| self.knobs.max_load(kind));
+        capacity::capacity(&sites.collect::<Vec<_>>(), max_load, self.cost)
+    }
+
     /// All nodes at this moment, to keep. The first change after that copies them: who only looks uses [`Book::view`].
     pub fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.snapshot)
@@ -315,8 +335,9 @@ impl Book {
         self.refresh_load(self.joining[self.recheck], now);
     }
 
-    fn note_error(&mut self, at: usize, cause: &str) {
-        Arc::make_mut(&mut self.snapshot).nodes[at].last_error = Some(cause.into());
+    fn note_error(&mut self, at: usize, cause: &str, now: Instant) {
+        let view = &mut Arc::make_mut(&mut self.snapshot).nodes[at];
+        view.errors = with_error(&view.errors, cause, now);
     }
 
     fn refresh_all(&mut self, now: Instant) {

@@ -70,7 +70,7 @@ impl Cost {
         }
     }
 
-    fn all(self, legs: Legs) -> u32 {
+    pub(super) fn all(self, legs: Legs) -> u32 {
         self.publish.saturating_mul(legs.publish).saturating_add(self.play.saturating_mul(legs.play))
     }
 }

@@ -12,6 +12,7 @@
 
 mod book;
 mod breaker;
+mod capacity;
 mod contest;
 mod decide;
 mod hash;
@@ -30,9 +31,10 @@ mod snapshot;
 mod tests;
 
 pub use book::Book;
+pub use capacity::{Capacity, Removal, Room, minutes_to_full};
 pub use liveness::Drain;
 pub use load::Report;
-pub use node::{Legs, LoadView, NodeSpec, NodeState, NodeView, ProbeOutcome};
+pub use node::{Legs, LoadView, NodeError, NodeSpec, NodeState, NodeView, ProbeOutcome};
 pub use placement::{Candidate, PlaceError, Placement, Request, Verdict, Want};
 pub use settings::{BalanceSettings, PublishPolicy};
 pub use snapshot::Snapshot;

@@ -111,6 +111,28 @@ pub struct NodeView {
     pub load: LoadView,
     /// Legs that all live doors of the cluster have there, as far as this one knows.
     pub legs: Legs,
-    /// The last failure seen of it, for people.
-    pub last_error: Option<Arc<str>>,
+    /// The last failures seen of it, the latest first; at most five.
+    pub errors: Arc<[NodeError]>,
+}
+
+/// Failures of one node that are kept; one that only repeats the latest takes its place.
+const KEPT_ERRORS: usize = 5;
+
+/// A failure seen of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeError {
+    /// When it was last seen.
+    pub at: Instant,
+    /// What it was, for people.
+    pub cause: Arc<str>,
+}
+
+/// The failures with one more.
+pub(super) fn with_error(errors: &[NodeError], cause: &str, at: Instant) -> Arc<[NodeError]> {
+    let is_repeated = errors.first().is_some_and(|last| &*last.cause == cause);
+    let (cause, older) = match errors {
+        [last, older @ ..] if is_repeated => (Arc::clone(&last.cause), older),
+        older => (cause.into(), older),
+    };
+    std::iter::once(NodeError { at, cause }).chain(older.iter().cloned()).take(KEPT_ERRORS).collect()
 }

@@ -338,7 +338,7 @@ fn probes_alone_end_and_begin_a_nodes_life_whatever_its_reports_say() {
     let down = book.view().get(&id("o1")).unwrap();
     assert_eq!((down.state, down.since), (NodeState::Down, t0 + secs(2)));
     assert_eq!(&*down.reason, "3 probes in a row failed: connection refused");
-    assert_eq!(down.last_error.as_deref(), Some("connection refused"));
+    assert_eq!(down.errors.first().map(|error| &*error.cause), Some("connection refused"));
 
     book.probe(&id("o1"), ProbeOutcome::Answered, t0 + secs(10));
     book.probe(&id("o1"), failed(), t0 + secs(11));

@@ -2,9 +2,14 @@
 //!
 //! Defaults that depend on the configuration stay `None` here; `main` decides what to do with a parsed command.
 
+mod client;
+pub mod operate;
+
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
 
 use clap::{Parser, Subcommand, ValueEnum};
+
+pub use client::{Access, Failure};
 
 use crate::{
     domain::ids::{NodeId, Role},
@@ -22,6 +27,10 @@ pub enum Exit {
     Unavailable,
     /// 70: a fault of the program's own.
     Software,
+    /// 75: refused as things stand, and nothing was changed; another time it may go.
+    Refused,
+    /// 77: the admin API wants another token.
+    NoPermission,
     /// 78: the configuration is wrong.
     Config,
 }
@@ -40,6 +49,8 @@ impl Exit {
             Self::Usage => 64,
             Self::Unavailable => 69,
             Self::Software => 70,
+            Self::Refused => 75,
+            Self::NoPermission => 77,
             Self::Config => 78,
         }
     }
@@ -82,9 +93,12 @@ Examples:
   forebay demo                              a whole cluster with nothing else installed: open http://127.0.0.1:5080/
   forebay check --config forebay.toml       says everything that is wrong with a configuration
   forebay serve --config forebay.toml       runs the door; logs go to stderr, one `ready` line to stdout
-  curl http://127.0.0.1:9090/v1/nodes       what it knows of its nodes
+  forebay status                            the door's nodes, their states and loads, and what still fits
+  forebay drain edge-1 --wait               empties a node before it is taken away; viewers move, sockets stay
+  forebay undrain edge-1                    takes it back
 
-Exit codes: 0 done, 64 wrong command line, 69 a port or a required service is unavailable, 78 wrong configuration.";
+Exit codes: 0 done, 64 wrong command line, 69 a port or a required service is unavailable, 75 refused as things stand,
+77 the admin API wants another token, 78 wrong configuration.";
 
 /// The subcommands.
 #[derive(Debug, Clone, PartialEq, Subcommand)]
@@ -97,6 +111,14 @@ pub enum Command {
     /// Run a small cluster and a door in front of it, all in this process, on loopback.
     #[command(after_help = DEMO_EXAMPLES)]
     Demo(Demo),
+    /// Show a door, its nodes with their states and loads, and what still fits.
+    #[command(after_help = STATUS_EXAMPLES)]
+    Status(Status),
+    /// Empty a node: no new legs, and its live ones move to other nodes while clients' sockets stay up.
+    #[command(after_help = DRAIN_EXAMPLES)]
+    Drain(Drain),
+    /// Withdraw a drain, finished or not: the node takes legs again, slowly at first.
+    Undrain(Undrain),
     /// Run one demo node as a process of its own, for tests and for trying `serve` without Ant Media Server.
     #[command(after_help = NODE_EXAMPLES)]
     DemoNode(DemoNode),
@@ -121,6 +143,91 @@ const NODE_EXAMPLES: &str = "\
 Examples:
   forebay demo-node --role origin --bind 127.0.1.1:5080 --mongo mongodb://127.0.0.1:27017 --id origin-1
   forebay demo-node --role edge   --bind 127.0.1.3:5080 --mongo mongodb://127.0.0.1:27017";
+
+const STATUS_EXAMPLES: &str = "\
+Examples:
+  forebay status
+  forebay status --admin http://10.0.0.7:9090 --token-file /etc/forebay/admin.token
+  forebay status --json | jq '.nodes[] | select(.state != \"serving\") | .id'";
+
+const DRAIN_EXAMPLES: &str = "\
+Examples:
+  forebay drain edge-1 --wait                   before edge-1 is stopped; ends when it is empty
+  forebay drain 10.0.2.15 --wait --deadline 5m  by address, as an Auto Scaling hook knows it
+  forebay drain origin-2 --migrate wait         lets its publishers end by themselves
+  forebay drain edge-1 --per-second 20          faster; also while it drains already
+
+A node that is drained stays so until `forebay undrain`, also across restarts of doors and of the node. At the deadline
+what is left is ended. Asking again changes what is named and leaves the rest as it is. An interrupt ends the waiting,
+not the drain.";
+
+/// `forebay status`
+#[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
+pub struct Status {
+    /// Where the admin API is.
+    #[command(flatten)]
+    pub access: Access,
+    /// As JSON, for scripts
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `forebay drain`
+#[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
+pub struct Drain {
+    /// The node's id or address
+    pub node: String,
+    /// When what is left is ended: a duration such as 10m, or a time such as 2026-05-04T03:02:01Z [default: 10m]
+    #[arg(long, value_name = "WHEN")]
+    pub deadline: Option<String>,
+    /// What becomes of its legs [default: paced]
+    #[arg(long, value_enum)]
+    pub migrate: Option<DrainMigrate>,
+    /// Legs moved per second by all doors together, 1 to 1000 [default: 5]
+    #[arg(long, value_name = "N")]
+    pub per_second: Option<u32>,
+    /// Also if no other node of its role serves
+    #[arg(long)]
+    pub force: bool,
+    /// Wait until it is empty, with its progress on stderr
+    #[arg(long)]
+    pub wait: bool,
+    /// Where the admin API is.
+    #[command(flatten)]
+    pub access: Access,
+}
+
+/// What becomes of the legs of a draining node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DrainMigrate {
+    /// They are moved to other nodes, a few per second.
+    Paced,
+    /// They end by themselves, or at the deadline.
+    Wait,
+    /// They stay; the node only takes no new ones.
+    None,
+}
+
+impl DrainMigrate {
+    /// The word of the admin API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Paced => "paced",
+            Self::Wait => "wait",
+            Self::None => "none",
+        }
+    }
+}
+
+/// `forebay undrain`
+#[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
+pub struct Undrain {
+    /// The node's id or address
+    pub node: String,
+    /// Where the admin API is.
+    #[command(flatten)]
+    pub access: Access,
+}
 
 /// Where the configuration is.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
@@ -231,12 +338,16 @@ mod tests {
             "forebay demo --listen nowhere",
             "forebay demo --admin 0.0.0.0:9090",
             "forebay demo --origins 0",
+            "forebay drain",
+            "forebay drain edge-1 --migrate fast",
+            "forebay status --admin https://door",
+            "forebay undrain",
             "forebay demo-node --role both --bind 127.0.1.1:5080 --mongo m",
         ] {
             let stop = run(wrong).unwrap_err();
             assert_eq!((stop.exit, stop.exit.code()), (Exit::Usage, 64), "{wrong}: {}", stop.text);
         }
-        for fine in ["forebay --help", "forebay demo --help", "forebay --version"] {
+        for fine in ["forebay --help", "forebay demo --help", "forebay drain --help", "forebay --version"] {
             assert_eq!(run(fine).unwrap_err().exit, Exit::Ok, "{fine}");
         }
     }
@@ -246,6 +357,15 @@ mod tests {
         let text = run("forebay --version").unwrap_err().text;
         assert!(text.contains(VERSION) && text.contains(COMMIT) && text.contains(FEATURES), "{text}");
         assert!(!COMMIT.is_empty());
+    }
+
+    #[test]
+    fn a_drain_is_asked_for_as_the_contract_says() {
+        let Command::Drain(drain) = run("forebay drain edge-1 --deadline 10m --wait").unwrap().command else {
+            panic!("not a drain")
+        };
+        assert_eq!((drain.node.as_str(), drain.deadline.as_deref(), drain.wait), ("edge-1", Some("10m"), true));
+        assert!(!drain.force && drain.migrate.is_none());
     }
 
     #[test]
