@@ -33,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use directory::{Card, Directory, News, Page};
 pub use index::{Full, Occupancy, SessionSeat};
+pub use router::{Router, Seated};
 
 use crate::{
     config::Config,
