@@ -6,8 +6,7 @@ use futures_util::future::join_all;
 
 use super::{Client, drain, home, until_drained};
 use crate::support::{
-    ams_client::Plan,
-    cluster::{Place, Processes, asked, eventually},
+    cluster::{Place, Processes, eventually},
     mongod::Shape,
 };
 
@@ -47,13 +46,9 @@ async fn a_drain_goes_on_when_the_door_that_began_it_is_killed() {
     let nodes = [(Place::OriginA, 1), (Place::OriginB, 1)];
     let mut cluster = Processes::start(Shape::Standalone, &nodes, &QUICK).await;
     let other = cluster.another_door(&QUICK).await;
-    let mut clients = Vec::new();
-    for nth in 0..12 {
-        let door = if nth % 2 == 0 { &cluster.door } else { &other };
-        let socket = door.open().await;
-        let (leg, _) = asked(&socket, Plan::publish(&format!("s-{nth}"))).await;
-        clients.push((socket, leg));
-    }
+    let doors = [&cluster.door, &other];
+    let clients = (0..8).map(|nth| async move { Client::publish(doors[nth % 2], &format!("s-{nth}")).await });
+    let clients = join_all(clients).await;
     let drained = cluster.id(Place::OriginA, 1);
     let had = other.legs("publish").await.get(&drained).copied().unwrap_or(0);
     assert_eq!(drain(&cluster.door, &drained, r#"{"per_second":2}"#).await.0, 200);
@@ -66,8 +61,10 @@ async fn a_drain_goes_on_when_the_door_that_began_it_is_killed() {
     let took = until_drained(&again, &drained).await;
     println!("the doors that are left have drained it {took:?} later");
     until_drained(&other, &drained).await;
-    let open = clients.iter().skip(1).step_by(2).filter(|(socket, _)| socket.report().closed.is_none()).count();
-    assert_eq!(open, 6, "the other door's clients are still there");
+    for client in clients.iter().skip(1).step_by(2) {
+        assert!(client.socket.report().closed.is_none(), "the other door's clients are still there");
+        assert!(!client.leg.report().has("publish_finished"), "and publish");
+    }
     let legs = other.legs("publish").await;
     assert!(!legs.contains_key(&drained), "{legs:?}");
 }
