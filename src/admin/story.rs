@@ -167,14 +167,15 @@ impl Line {
                 (self.purpose, self.cause) = (Some(purpose.as_str()), Some(cause.as_str()));
             }
             What::Moving(kind) | What::MoveFailed(kind) => self.purpose = Some(kind.as_str()),
+            What::Stayed { kind, node } => {
+                self.purpose = Some(kind.as_str());
+                self.node = Some(node.to_string());
+            }
+            What::Gap { kind, gap } => (self.purpose, self.took_ms) = (Some(kind.as_str()), Some(ms(*gap))),
             What::Moved { kind, node, took } => {
                 self.purpose = Some(kind.as_str());
                 (self.node, self.took_ms) = (Some(node.to_string()), Some(ms(*took)));
             }
-            What::Stayed { kind, node } => {
-                (self.purpose, self.node) = (Some(kind.as_str()), Some(node.to_string()));
-            }
-            What::Gap { kind, gap } => (self.purpose, self.took_ms) = (Some(kind.as_str()), Some(ms(*gap))),
             What::Refused(reject) => self.cause = Some(reject.as_str()),
             What::NodeFull(node) => self.node = Some(node.to_string()),
             What::FirstMedia { after } | What::Resumed { after } => self.took_ms = Some(ms(*after)),

@@ -4,6 +4,7 @@
 //! is used only if there was no problem at all.
 
 mod access;
+mod listen;
 mod media;
 mod nodes;
 
@@ -13,7 +14,7 @@ pub use media::is_global;
 use std::{collections::BTreeMap, fmt::Debug, path::PathBuf, time::Duration};
 
 use super::{
-    Config, Door, Health, Limits, Listen, Play, Problems, Secret, ShutdownConfig, Signaling, Telemetry,
+    Config, Door, Health, Limits, Play, Problems, Secret, ShutdownConfig, Signaling, Telemetry,
     raw::{self, Raw},
     value::{Conference, Size},
 };
@@ -31,10 +32,13 @@ const SDK_WATCHDOG: Duration = Duration::from_secs(3);
 
 /// Checks everything; the result counts only if `problems` stayed empty.
 pub(super) fn check(raw: Raw, environment: &BTreeMap<String, String>, problems: &mut Problems) -> Config {
-    let listen = listen(&raw.listen, problems);
+    let listen = listen::listen(raw.listen, problems);
+    let door = door(raw.door, problems);
+    let acme = raw.acme.map(|acme| listen::acme(acme, &door, problems));
+    let tls = listen::tls(raw.tls, raw.certificates, acme, &listen, problems);
     let admin = access::admin(raw.admin, environment, problems);
     let health = health(raw.health, problems);
-    one_listener_per_address(&listen, admin.bind, health.bind, problems);
+    listen::one_per_address(&listen, admin.bind, health.bind, problems);
     let mongo = raw.mongo.map(|mongo| access::mongo(mongo, problems));
     let apps = access::apps(raw.apps, problems);
     let balance = balance(&raw.publish, &raw.play, &raw.nodes, problems);
@@ -43,6 +47,7 @@ pub(super) fn check(raw: Raw, environment: &BTreeMap<String, String>, problems: 
     media::ice_tcp(&listen, &media, problems);
     Config {
         listen,
+        tls,
         admin,
         health,
         mongo,
@@ -53,11 +58,8 @@ pub(super) fn check(raw: Raw, environment: &BTreeMap<String, String>, problems: 
         signaling: signaling(raw.signaling, problems),
         media,
         limits: limits(raw.limits, problems),
-        shutdown: ShutdownConfig {
-            lame_duck: within("shutdown.lame_duck", raw.shutdown.lame_duck, 30 * SECOND, Duration::ZERO, DAY, problems),
-            deadline: within("shutdown.deadline", raw.shutdown.deadline, 60 * SECOND, Duration::ZERO, DAY, problems),
-        },
-        door: door(raw.door, problems),
+        shutdown: shutdown(raw.shutdown, problems),
+        door,
         telemetry: telemetry(raw.telemetry, problems),
     }
 }
@@ -74,47 +76,6 @@ where
         }
         Some(value) => value,
         None => default,
-    }
-}
-
-fn listen(raw: &[raw::RawListen], problems: &mut Problems) -> Vec<Listen> {
-    const DEFAULT: &str = "0.0.0.0:5080";
-    let default = DEFAULT.parse().expect("a literal address");
-    if raw.is_empty() {
-        return vec![Listen { bind: default, ice_tcp: false }];
-    }
-    for (nth, listen) in raw.iter().enumerate().filter(|(_, listen)| listen.bind.is_none()) {
-        // A problem with the value itself is already told; two listeners without one would collide.
-        if raw.len() > 1 && !problems.as_slice().iter().any(|p| p.key == format!("listen[{nth}].bind")) {
-            problems.add(format!("listen[{nth}].bind"), format!("is missing; write one such as \"{DEFAULT}\""));
-        }
-        let _ = listen;
-    }
-    let checked = |listen: &raw::RawListen| Listen {
-        bind: listen.bind.unwrap_or(default),
-        ice_tcp: listen.ice_tcp.unwrap_or(false),
-    };
-    raw.iter().map(checked).collect()
-}
-
-/// Two rooms on one port would fail at start only, one of them with "address in use".
-fn one_listener_per_address(
-    listen: &[Listen],
-    admin: std::net::SocketAddr,
-    health: Option<std::net::SocketAddr>,
-    problems: &mut Problems,
-) {
-    let public = listen.iter().enumerate().map(|(nth, listen)| (format!("listen[{nth}].bind"), listen.bind));
-    let others = [Some(("admin.bind".to_owned(), admin)), health.map(|bind| ("health.bind".to_owned(), bind))];
-    let all: Vec<_> = public.chain(others.into_iter().flatten()).collect();
-    for (nth, (key, bind)) in all.iter().enumerate() {
-        let clash = all[..nth].iter().find(|(_, other)| {
-            let same_ip = other.ip() == bind.ip() || other.ip().is_unspecified() || bind.ip().is_unspecified();
-            same_ip && other.is_ipv4() == bind.is_ipv4() && other.port() == bind.port() && bind.port() != 0
-        });
-        if let Some((other, _)) = clash {
-            problems.add(key, format!("{bind} is already taken by {other}; choose another port"));
-        }
     }
 }
 
@@ -215,7 +176,26 @@ fn limits(raw: raw::RawLimits, problems: &mut Problems) -> Limits {
         legs_per_session: within("limits.legs_per_session", raw.legs_per_session, 64, 1, 10_000, problems),
         messages_per_second: within("limits.messages_per_second", raw.messages_per_second, 100, 1, 1_000_000, problems),
         header_timeout: within("limits.header_timeout", raw.header_timeout, 5 * SECOND, low, high, problems),
+        idle_timeout: within("limits.idle_timeout", raw.idle_timeout, 75 * SECOND, SECOND, DAY, problems),
+        connections: within("limits.connections", raw.connections, 40_000, 1, many, problems),
+        connections_per_client: within(
+            "limits.connections_per_client",
+            raw.connections_per_client,
+            2000,
+            1,
+            many,
+            problems,
+        ),
         write_timeout: within("limits.write_timeout", raw.write_timeout, 10 * SECOND, low, high, problems),
+    }
+}
+
+fn shutdown(raw: raw::RawShutdown, problems: &mut Problems) -> ShutdownConfig {
+    let mut bounded = |key, given, default| within(key, given, default, Duration::ZERO, DAY, problems);
+    ShutdownConfig {
+        lame_duck: bounded("shutdown.lame_duck", raw.lame_duck, 30 * SECOND),
+        deadline: bounded("shutdown.deadline", raw.deadline, 60 * SECOND),
+        upgrade_deadline: bounded("shutdown.upgrade_deadline", raw.upgrade_deadline, DAY / 2),
     }
 }
 
@@ -224,11 +204,16 @@ fn door(raw: raw::RawDoor, problems: &mut Problems) -> Door {
     if let Err(why) = name.parse::<NodeId>() {
         problems.add("door.name", format!("{name:?}: {why}; use letters, digits and . _ : -"));
     }
+    let public_url = raw.public_url.map(|url| url.trim_end_matches('/').to_ascii_lowercase());
+    if public_url.as_deref().is_some_and(|url| !access::is_web_address(url)) {
+        problems
+            .add("door.public_url", "is no web address without a path; write one such as \"https://door-1.example\"");
+    }
     let state_dir = raw.state_dir.map(PathBuf::from);
     if state_dir.as_ref().is_some_and(|dir| !dir.is_absolute()) {
         problems.add("door.state_dir", "is not an absolute path; write one such as \"/var/lib/forebay\"");
     }
-    Door { name, state_dir }
+    Door { name, public_url, state_dir }
 }
 
 /// This host's name with what a name may not hold replaced; `door` where it has none.
@@ -244,5 +229,5 @@ fn telemetry(raw: raw::RawTelemetry, problems: &mut Problems) -> Telemetry {
     if let Err(why) = logs::check_filter(&log) {
         problems.add("telemetry.log", format!("{why}; write one such as \"info\" or \"info,forebay::sessions=debug\""));
     }
-    Telemetry { log, json: raw.json.unwrap_or(false) }
+    Telemetry { log, json: raw.json.unwrap_or(false), otlp_endpoint: raw.otlp_endpoint }
 }

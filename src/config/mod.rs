@@ -5,6 +5,7 @@
 
 mod check;
 mod environment;
+mod live;
 mod load;
 mod problems;
 mod raw;
@@ -25,6 +26,7 @@ use crate::domain::{
 };
 
 pub use check::{admin_tokens, is_global};
+pub use live::Live;
 pub use load::{known_keys, process_environment};
 pub use problems::{Problem, Problems};
 
@@ -33,6 +35,8 @@ pub use problems::{Problem, Problems};
 pub struct Config {
     /// `[[listen]]`: where clients come in.
     pub listen: Vec<Listen>,
+    /// `[tls]`: what the listeners with `tls = true` share.
+    pub tls: Tls,
     /// `[admin]`
     pub admin: Admin,
     /// `[health]`
@@ -68,6 +72,75 @@ pub struct Listen {
     pub bind: SocketAddr,
     /// `ice_tcp`, default false: clients without UDP may bring their media here too (RFC 6544).
     pub ice_tcp: bool,
+    /// `tls`, default false: clients speak TLS here, with what `[tls]` says.
+    pub tls: bool,
+    /// `proxy`, default `off`: whether connections begin with a PROXY header.
+    pub proxy: Proxy,
+    /// `trusted`, default none: the peers that are believed when they say who the client is, by a PROXY header or by
+    /// `X-Forwarded-For` and `X-Forwarded-Proto`.
+    pub trusted: Vec<IpRange>,
+}
+
+impl Listen {
+    /// A listener without TLS, whose peers are the clients themselves.
+    pub fn plain(bind: SocketAddr) -> Self {
+        Self { bind, ice_tcp: false, tls: false, proxy: Proxy::Off, trusted: Vec::new() }
+    }
+}
+
+/// Whether the connections of a listener begin with a PROXY header, version 1 or 2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proxy {
+    /// They do not.
+    Off,
+    /// Those of trusted peers may.
+    Optional,
+    /// They must, and only trusted peers may connect; without one those may ask for health only.
+    Required,
+}
+
+/// `[tls]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// `certificates`: the first is for clients that name no host, or one that no certificate has.
+    pub certificates: Vec<Certificate>,
+    /// `min_version`, default `1.2`.
+    pub min_version: TlsVersion,
+    /// `acme`, default none: a further certificate that the door gets by itself.
+    pub acme: Option<Acme>,
+}
+
+/// A certificate from an ACME server (RFC 8555), by TLS-ALPN-01 (RFC 8737).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Acme {
+    /// `directory`, default Let's Encrypt's: the server's directory, an `https://` URL.
+    pub directory: String,
+    /// `contact`, default none: `mailto:` addresses that the server may write to.
+    pub contact: Vec<String>,
+    /// `domains`: the host names of the one certificate, in lower case, none of them a wildcard.
+    pub domains: Vec<String>,
+    /// `root`, default the public authorities: a PEM file with those that the ACME server itself is known by.
+    pub root: Option<PathBuf>,
+    /// `acme` in `door.state_dir`: where account and certificate are kept.
+    pub store: PathBuf,
+}
+
+/// One certificate with its chain, and its key; both PEM files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certificate {
+    /// `cert`: the certificate, then its issuers.
+    pub cert: PathBuf,
+    /// `key`: PKCS#8, PKCS#1 or SEC1.
+    pub key: PathBuf,
+}
+
+/// The oldest version of TLS that is spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// 1.2 and 1.3.
+    V1_2,
+    /// 1.3 only.
+    V1_3,
 }
 
 /// The admin listener.
@@ -291,6 +364,13 @@ pub struct Media {
     pub allow_private_public_ip: bool,
     /// `node_ports`, default 50000-60000: the UDP ports of the nodes.
     pub node_ports: RangeInclusive<u16>,
+    /// `cloud_metadata`, default true: whether the cloud is asked for the public address, where neither `external_ips` nor
+    /// this machine's own addresses name one.
+    pub cloud_metadata: bool,
+    /// `metadata_server`, default none: where the cloud's metadata is, instead of where each cloud has it.
+    pub metadata_server: Option<SocketAddr>,
+    /// `stun_server`, default none: `HOST:PORT` of the STUN server that is asked where no cloud answers.
+    pub stun_server: Option<String>,
 }
 
 /// How media travels.
@@ -361,8 +441,15 @@ pub struct Limits {
     pub legs_per_session: usize,
     /// `messages_per_second`, default 100: sustained rate of one client; bursts of ten times that pass.
     pub messages_per_second: u32,
-    /// `header_timeout`, default 5 s: a client that has not sent its request head by then is closed.
+    /// `header_timeout`, default 5 s: a client that has not sent its request head by then is closed, and so is one that
+    /// has not finished its TLS handshake.
     pub header_timeout: Duration,
+    /// `idle_timeout`, default 75 s: a connection without a request for so long is closed.
+    pub idle_timeout: Duration,
+    /// `connections`, default 40,000: connections of one listener.
+    pub connections: usize,
+    /// `connections_per_client`, default 2,000: of one client address at one listener.
+    pub connections_per_client: usize,
     /// `write_timeout`, default 10 s: a peer that takes no bytes for so long is closed.
     pub write_timeout: Duration,
 }
@@ -374,6 +461,8 @@ pub struct ShutdownConfig {
     pub lame_duck: Duration,
     /// `deadline`, default 60 s: after the lame duck, sessions are closed, spread over this time.
     pub deadline: Duration,
+    /// `upgrade_deadline`, default 12 h: how long a generation may finish its sessions after it handed over to the next.
+    pub upgrade_deadline: Duration,
 }
 
 /// `[door]`
@@ -381,6 +470,8 @@ pub struct ShutdownConfig {
 pub struct Door {
     /// `name`, default the host name.
     pub name: String,
+    /// `public_url`, default none: scheme and host by which clients reach this very door, without a path.
+    pub public_url: Option<String>,
     /// `state_dir`, default none: where the door keeps what it must remember without MongoDB.
     pub state_dir: Option<PathBuf>,
 }
@@ -392,4 +483,55 @@ pub struct Telemetry {
     pub log: String,
     /// `json`, default false.
     pub json: bool,
+    /// `otlp_endpoint`, default none: where sessions' traces go, as OTLP over HTTP.
+    pub otlp_endpoint: Option<HttpEndpoint>,
+}
+
+/// A collector of traces: `http://HOST[:PORT][/PATH]`; the path is `/v1/traces` where none is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpEndpoint {
+    /// A name or an address, an IPv6 address without its brackets.
+    pub host: String,
+    /// Default 4318.
+    pub port: u16,
+    /// Begins with a slash.
+    pub path: String,
+}
+
+impl HttpEndpoint {
+    /// Host and port as a request names them.
+    pub fn authority(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl std::fmt::Display for HttpEndpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "http://{}{}", self.authority(), self.path)
+    }
+}
+
+impl std::str::FromStr for HttpEndpoint {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let rest = text.strip_prefix("http://").ok_or(())?;
+        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let legal = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#@\\\"<>".contains(&byte));
+        let bracketed = authority.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+        let (host, port) = match bracketed {
+            Some((host, port)) => (host, port.strip_prefix(':')),
+            None => authority.split_once(':').map_or((authority, None), |(host, port)| (host, Some(port))),
+        };
+        if host.is_empty() || !legal(host) || !legal(path) || (bracketed.is_none() && host.contains(':')) {
+            return Err(());
+        }
+        let port = port.map_or(Ok(4318), |port| port.parse().map_err(drop))?;
+        let path = if path.is_empty() { "/v1/traces".to_owned() } else { format!("/{path}") };
+        Ok(Self { host: host.to_owned(), port, path })
+    }
 }

@@ -12,7 +12,7 @@ use std::{
 use toml::{Table, Value};
 
 use super::{
-    ExternalIp, IpRange, MediaMode,
+    ExternalIp, HttpEndpoint, IpRange, MediaMode, Proxy, TlsVersion,
     environment::Overrides,
     problems::Problems,
     value::{Conference, FromGiven, Given, NodeAddress, Ports, Size},
@@ -54,7 +54,13 @@ macro_rules! tables {
 
 tables! {
     /// `[[listen]]`
-    RawListen { bind: SocketAddr, ice_tcp: bool }
+    RawListen { bind: SocketAddr, ice_tcp: bool, tls: bool, proxy: Proxy, trusted: Vec<IpRange> }
+    /// `[tls]`
+    RawTls { min_version: TlsVersion }
+    /// `[tls.acme]`
+    RawAcme { directory: String, contact: Vec<String>, domains: Vec<String>, root: String }
+    /// `[[tls.certificates]]`
+    RawCertificate { cert: String, key: String }
     /// `[admin]`
     RawAdmin { bind: SocketAddr, token_file: String, token_env: String }
     /// `[health]`
@@ -87,25 +93,31 @@ tables! {
     /// `[media]`
     RawMedia {
         mode: MediaMode, bind: IpAddr, ports: Vec<u16>, external_ips: Vec<ExternalIp>, threads: usize,
-        announce_private_candidate: bool, allow_private_public_ip: bool, node_ports: Ports,
+        announce_private_candidate: bool, allow_private_public_ip: bool, node_ports: Ports, cloud_metadata: bool,
+        metadata_server: SocketAddr, stun_server: String,
     }
     /// `[limits]`
     RawLimits {
         sessions: usize, sessions_per_client: usize, legs_per_session: usize, messages_per_second: u32,
-        header_timeout: Duration, write_timeout: Duration,
+        header_timeout: Duration, idle_timeout: Duration, write_timeout: Duration, connections: usize,
+        connections_per_client: usize,
     }
     /// `[shutdown]`
-    RawShutdown { lame_duck: Duration, deadline: Duration }
+    RawShutdown { lame_duck: Duration, deadline: Duration, upgrade_deadline: Duration }
     /// `[door]`
-    RawDoor { name: String, state_dir: String }
+    RawDoor { name: String, public_url: String, state_dir: String }
     /// `[telemetry]`
-    RawTelemetry { log: String, json: bool }
+    RawTelemetry { log: String, json: bool, otlp_endpoint: HttpEndpoint }
 }
 
 /// The whole file.
 #[derive(Debug, Default)]
 pub(super) struct Raw {
     pub(super) listen: Vec<RawListen>,
+    pub(super) tls: RawTls,
+    pub(super) certificates: Vec<RawCertificate>,
+    /// `None`: there is no such table.
+    pub(super) acme: Option<RawAcme>,
     pub(super) admin: RawAdmin,
     pub(super) health: RawHealth,
     /// `None`: there is no such table, so the registry lives in this process.
@@ -125,7 +137,8 @@ pub(super) struct Raw {
 }
 
 /// The tables whose keys an environment variable may set, with those keys.
-pub(super) const TABLES: [(&str, &[&str]); 12] = [
+pub(super) const TABLES: [(&str, &[&str]); 13] = [
+    ("tls", RawTls::KEYS),
     ("admin", RawAdmin::KEYS),
     ("health", RawHealth::KEYS),
     ("mongo", RawMongo::KEYS),
@@ -141,8 +154,10 @@ pub(super) const TABLES: [(&str, &[&str]); 12] = [
 ];
 
 /// The tables that only the file can hold: lists of tables, and apps, whose names are case-sensitive.
-pub(super) const FILE_ONLY: [(&str, &[&str]); 4] = [
+pub(super) const FILE_ONLY: [(&str, &[&str]); 6] = [
     ("listen", RawListen::KEYS),
+    ("tls.certificates", RawCertificate::KEYS),
+    ("tls.acme", RawAcme::KEYS),
     ("apps", RawApp::KEYS),
     ("nodes.static", RawStatic::KEYS),
     ("nodes.rule", RawRule::KEYS),
@@ -155,9 +170,16 @@ pub(super) fn read(mut file: Table, overrides: &Overrides, problems: &mut Proble
     if let Some(Value::Table(nodes)) = file.get_mut("nodes") {
         (statics, rules) = (nodes.remove("static"), nodes.remove("rule"));
     }
+    let (mut certificates, mut acme) = (None, None);
+    if let Some(Value::Table(tls)) = file.get_mut("tls") {
+        (certificates, acme) = (tls.remove("certificates"), tls.remove("acme"));
+    }
     let has_mongo = file.contains_key("mongo") || overrides.of("mongo").next().is_some();
     let raw = Raw {
         listen: reader.list("listen", file.remove("listen")),
+        tls: reader.table("tls", file.remove("tls")),
+        certificates: reader.list("tls.certificates", certificates),
+        acme: acme.map(|acme| reader.keys("tls.acme", acme)),
         admin: reader.table("admin", file.remove("admin")),
         health: reader.table("health", file.remove("health")),
         mongo: has_mongo.then(|| reader.table("mongo", file.remove("mongo"))),

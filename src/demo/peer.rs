@@ -36,6 +36,8 @@ use super::sdp::Codec;
 const EVENTS: usize = 256;
 /// Ports that are tried before a connection is given up.
 const PORT_TRIES: usize = 64;
+/// Between two checks of a path that is up: as often as libwebrtc checks one whose other end went silent.
+const CHECK_EVERY: Duration = Duration::from_millis(480);
 /// Bytes that one data channel may hold unsent; what exceeds it is dropped and counted.
 const CHANNEL_BUFFER: usize = 1024 * 1024;
 
@@ -150,7 +152,7 @@ async fn build_on(
     let settings = SettingEngineBuilder::new()
         .with_include_loopback_candidate(true)
         .with_multicast_dns_mode(MulticastDnsMode::Disabled)
-        .with_ice_timeouts(Some(Duration::from_secs(4)), Some(Duration::from_secs(6)), Some(Duration::from_secs(1)))
+        .with_ice_timeouts(Some(Duration::from_secs(4)), Some(Duration::from_secs(6)), Some(CHECK_EVERY))
         .build();
     let pc = PeerConnectionBuilder::new()
         .with_media_engine(engine)

@@ -3,16 +3,26 @@
 //! It knows no nodes, streams or MongoDB.
 
 mod body;
+mod connection;
 mod http;
 mod listener;
+mod locate;
+mod pace;
+mod proxy_protocol;
+mod seats;
 mod sniff;
+mod tls;
+mod transport;
 mod visitor;
 mod ws;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc};
 
-pub use listener::serve;
+pub use listener::{Listening, Settings, serve};
+pub use locate::{Locate, Peers};
+pub use tls::{CertificateError, Tls, TlsError};
 
+use arc_swap::ArcSwap;
 use tokio::net::TcpStream;
 
 use crate::{
@@ -34,7 +44,8 @@ impl Sink {
         Self(Arc::new(take))
     }
 
-    fn take(&self, stream: TcpStream, client: ClientAddr, read: &[u8]) {
+    /// Hands a connection over, with what was read from it already.
+    pub fn take(&self, stream: TcpStream, client: ClientAddr, read: &[u8]) {
         (self.0)(stream, client, read);
     }
 }
@@ -45,21 +56,19 @@ impl fmt::Debug for Sink {
     }
 }
 
-/// What every public listener needs.
-#[derive(Debug, Clone)]
+/// What all public listeners share; what is one listener's own stands in [`Settings`].
+#[derive(Debug)]
 pub struct Front {
-    /// Which apps exist.
-    pub apps: Arc<Apps>,
+    /// Which apps exist. A reload stores others.
+    pub apps: ArcSwap<Apps>,
     /// Runs what is upgraded.
     pub sessions: Sessions,
     /// What `/healthz` says.
     pub readiness: Readiness,
     /// Counts.
     pub metrics: Metrics,
-    /// `limits.header_timeout`
-    pub header_timeout: Duration,
+    /// What `/forebay/locate` answers.
+    pub locate: Locate,
     /// The demo's page; absent in `serve`.
     pub pages: Option<Pages>,
-    /// Where connections go that turn out to be ICE-TCP; absent: this listener takes none.
-    pub ice_tcp: Option<Sink>,
 }

@@ -14,8 +14,13 @@ const SOMEWHERE: [IpAddr; 2] =
 /// Where the route to private networks leads, if there is one of its own; nothing is sent there.
 const INSIDE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 255, 255, 254));
 
-/// What clients are told: the configured addresses, else the bound one, else this machine's own where it is public.
-pub(super) fn public(config: &config::Media, bound: SocketAddr) -> Result<Vec<PublicCandidate>, MediaError> {
+/// What clients are told: the configured addresses, else the bound one, else this machine's own where it is public, else
+/// what `discover` finds, which otherwise says what it has tried.
+pub(super) fn public(
+    config: &config::Media,
+    bound: SocketAddr,
+    discover: impl FnOnce() -> Result<IpAddr, String>,
+) -> Result<Vec<PublicCandidate>, MediaError> {
     let refuse = |why: String| Err(MediaError::NoPublicAddress(why));
     let here = |bind: Option<IpAddr>| bind.is_none_or(|bind| config.bind.is_unspecified() || config.bind == bind);
     let named: Vec<IpAddr> = config.external_ips.iter().filter(|ip| here(ip.bind)).map(|ip| ip.public).collect();
@@ -29,13 +34,19 @@ pub(super) fn public(config: &config::Media, bound: SocketAddr) -> Result<Vec<Pu
     } else {
         vec![config.bind]
     };
-    let usable: Vec<IpAddr> = told.into_iter().filter(|ip| usable(config, *ip)).collect();
+    let mut usable: Vec<IpAddr> = told.into_iter().filter(|ip| usable(config, *ip)).collect();
     if usable.is_empty() {
-        return refuse(format!(
-            "clients cannot be told where to send media, for no address at media.bind {} is public; write the public \
-             one, or set media.allow_private_public_ip = true if all clients are inside this network",
-            config.bind
-        ));
+        match discover() {
+            Ok(found) => usable.push(found),
+            Err(tried) => {
+                return refuse(format!(
+                    "clients cannot be told where to send media, for no address at media.bind {} is public ({tried}); \
+                     write the public one, or set media.allow_private_public_ip = true if all clients are inside this \
+                     network",
+                    config.bind
+                ));
+            }
+        }
     }
     let candidate = |ip| PublicCandidate { address: SocketAddr::new(ip, bound.port()), transport: Transport::Udp };
     Ok(usable.into_iter().map(candidate).collect())
@@ -45,10 +56,15 @@ fn usable(config: &config::Media, ip: IpAddr) -> bool {
     config.may_tell(ip)
 }
 
-/// What clients are told of a listener that takes ICE-TCP, with the port that it is bound to.
-pub(super) fn ice_tcp(config: &config::Media, listener: SocketAddr) -> Result<Vec<PublicCandidate>, MediaError> {
+/// What clients are told of a listener that takes ICE-TCP, with the port that it is bound to; `public` are the relay's own
+/// addresses, which are this machine's.
+pub(super) fn ice_tcp(
+    config: &config::Media,
+    listener: SocketAddr,
+    public: &[PublicCandidate],
+) -> Result<Vec<PublicCandidate>, MediaError> {
     let ip = listener.ip().to_canonical();
-    let told = match config.told_of(ip) {
+    let mut told = match config.told_of(ip) {
         Told::These(told) => told,
         Told::Own => {
             let families = if ip.is_ipv6() { &SOMEWHERE[..] } else { &SOMEWHERE[..1] };
@@ -56,6 +72,11 @@ pub(super) fn ice_tcp(config: &config::Media, listener: SocketAddr) -> Result<Ve
         }
         Told::Nothing => Vec::new(),
     };
+    if told.is_empty() && ip.is_unspecified() {
+        let same_family = |found: &IpAddr| found.is_ipv4() || ip.is_ipv6();
+        let relay = public.iter().filter(|candidate| candidate.transport == Transport::Udp);
+        told = relay.map(|candidate| candidate.address.ip()).filter(same_family).collect();
+    }
     if told.is_empty() {
         return Err(MediaError::NoPublicAddress(format!(
             "clients cannot be told where ICE-TCP is, for no address of the listener at {listener} is public; write the \
@@ -102,7 +123,8 @@ mod tests {
         ))
         .unwrap()
         .media;
-        let found = public(&config, BOUND.parse().unwrap()).map_err(|why| why.to_string())?;
+        let found = public(&config, BOUND.parse().unwrap(), || Err("nobody knows".to_owned()))
+            .map_err(|why| why.to_string())?;
         Ok(found.iter().map(|candidate| candidate.address.to_string()).collect())
     }
 
@@ -123,8 +145,26 @@ mod tests {
         assert_eq!(told("bind = \"127.0.0.1\"").unwrap(), ["127.0.0.1:5001"]);
         assert_eq!(told("bind = \"198.51.100.9\"").unwrap(), ["198.51.100.9:5001"]);
         let refused = told("bind = \"10.0.0.5\"").unwrap_err();
-        assert!(refused.contains("media.allow_private_public_ip"), "{refused}");
+        assert!(refused.contains("media.allow_private_public_ip") && refused.contains("nobody knows"), "{refused}");
         assert_eq!(told("bind = \"10.0.0.5\"\nallow_private_public_ip = true").unwrap(), ["10.0.0.5:5001"]);
+    }
+
+    #[test]
+    fn an_address_that_was_found_is_told_where_none_is_known_and_only_there() {
+        let config = |media: &str| {
+            let text = format!("[apps]\nLiveApp = {{}}\n[mongo]\nuri = \"mongodb://127.0.0.1\"\n[media]\n{media}\n");
+            Config::from_toml_str(&text).unwrap().media
+        };
+        let found = || Ok([198, 51, 100, 77].into());
+        let behind_nat = config("bind = \"10.0.0.5\"");
+        let told = public(&behind_nat, BOUND.parse().unwrap(), found).unwrap();
+        assert_eq!(told[0].address, "198.51.100.77:5001".parse::<SocketAddr>().unwrap());
+        for known in ["bind = \"127.0.0.1\"", "external_ips = [\"198.51.100.10\"]", "bind = \"198.51.100.9\""] {
+            let asked = || -> Result<IpAddr, String> { panic!("nobody is asked with {known}") };
+            assert!(public(&config(known), BOUND.parse().unwrap(), asked).is_ok());
+        }
+        let listener = ice_tcp(&behind_nat, "0.0.0.0:443".parse().unwrap(), &told).unwrap();
+        assert_eq!(listener[0].address.port(), 443);
     }
 
     fn told_of(listener: &str, media: &str) -> Result<Vec<String>, String> {
@@ -133,7 +173,7 @@ mod tests {
         ))
         .unwrap()
         .media;
-        let found = ice_tcp(&config, listener.parse().unwrap()).map_err(|why| why.to_string())?;
+        let found = ice_tcp(&config, listener.parse().unwrap(), &[]).map_err(|why| why.to_string())?;
         assert!(found.iter().all(|candidate| candidate.transport == Transport::TcpPassive));
         Ok(found.iter().map(|candidate| candidate.address.to_string()).collect())
     }

@@ -8,15 +8,27 @@ use std::sync::{
 };
 
 use mio::Waker;
+use tokio::sync::oneshot;
 
 use super::MediaBusy;
-use crate::domain::relay::Command;
+use crate::domain::{
+    ids::SessionId,
+    relay::{Command, SessionFacts},
+};
 
 /// Commands that wait for one thread; beyond it [`MediaBusy`].
 const WAITING: usize = 4096;
 /// The same for commands that end something: more than the transports that a thread may have, so that all of them may
 /// end at once. Beyond it [`MediaBusy`], although only a thread that hangs gets there.
 const ENDING: usize = 65_536;
+/// Questions that wait for one thread; beyond it [`MediaBusy`].
+const QUESTIONS: usize = 64;
+
+/// Somebody wants to know what the thread knows of a session.
+pub(super) struct Question {
+    pub(super) session: SessionId,
+    pub(super) answer: oneshot::Sender<SessionFacts>,
+}
 
 /// One thread's mailbox.
 pub(super) struct Mailbox {
@@ -29,6 +41,7 @@ pub(super) struct Mailbox {
 #[derive(Default)]
 struct State {
     commands: Vec<Command>,
+    questions: Vec<Question>,
     stop: bool,
     ended: bool,
 }
@@ -38,14 +51,15 @@ impl Mailbox {
         Self { pending: AtomicBool::new(false), state: Mutex::default(), waker }
     }
 
-    /// Takes what waits into `into`, which is empty; says whether the thread is to end.
-    pub(super) fn take(&self, into: &mut Vec<Command>) -> bool {
+    /// Takes what waits into `commands` and `questions`, which are empty; says whether the thread is to end.
+    pub(super) fn take(&self, commands: &mut Vec<Command>, questions: &mut Vec<Question>) -> bool {
         // Read before it is written: it is looked at for every batch, and nearly always false.
         if !self.pending.load(Ordering::Acquire) || !self.pending.swap(false, Ordering::AcqRel) {
             return false;
         }
         let mut state = self.state();
-        std::mem::swap(&mut state.commands, into);
+        std::mem::swap(&mut state.commands, commands);
+        std::mem::swap(&mut state.questions, questions);
         state.stop
     }
 
@@ -54,6 +68,20 @@ impl Mailbox {
         let mut state = self.state();
         state.ended = true;
         state.commands = Vec::new();
+        state.questions = Vec::new();
+    }
+
+    /// Asks the thread; what it answers comes over the channel.
+    pub(super) fn ask(&self, session: SessionId) -> Result<oneshot::Receiver<SessionFacts>, MediaBusy> {
+        let mut state = self.state();
+        if state.ended || state.questions.len() >= QUESTIONS {
+            return Err(MediaBusy);
+        }
+        let (answer, answered) = oneshot::channel();
+        state.questions.push(Question { session, answer });
+        drop(state);
+        self.wake();
+        Ok(answered)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -124,8 +152,18 @@ mod tests {
         assert_eq!(post(&both, &Command::Close(TransportId(1))), Ok(()));
 
         let mut taken = Vec::new();
-        assert!(!empty.take(&mut taken));
+        assert!(!empty.take(&mut taken, &mut Vec::new()));
         assert!(matches!(taken[..], [Command::Close(_)]), "what one thread refused, none got: {taken:?}");
+    }
+
+    #[test]
+    fn questions_are_bounded_and_end_with_their_thread() {
+        let (_poll, mailbox) = mailbox();
+        let mut asked: Vec<_> = (0..QUESTIONS).map(|_| mailbox.ask(SessionId(1)).unwrap()).collect();
+        assert_eq!(mailbox.ask(SessionId(1)).err(), Some(MediaBusy));
+        mailbox.ended();
+        assert!(asked[0].try_recv().is_err());
+        assert_eq!(mailbox.ask(SessionId(1)).err(), Some(MediaBusy));
     }
 
     #[test]

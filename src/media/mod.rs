@@ -17,6 +17,9 @@
 
 mod address;
 mod bound;
+mod desk;
+mod discover;
+mod known;
 #[cfg(target_os = "linux")]
 mod line;
 mod mailbox;
@@ -39,21 +42,21 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::{net::TcpStream, sync::broadcast};
 
-use self::{bound::Bound, mailbox::Mailbox, tcp::Acceptor, worker::Worker};
+pub use self::desk::Watch;
+use self::{bound::Bound, desk::Desk, known::Known, mailbox::Mailbox, tcp::Acceptor, worker::Worker};
 use crate::{
     config,
     domain::{
-        ids::ClientAddr,
-        relay::{self, Command, Core, Refused, RelaySettings, Stats, TransportId},
+        ids::{ClientAddr, SessionId},
+        relay::{self, Command, Core, Refused, RelaySettings, SessionFacts, Stats, TransportId},
         sdp::PublicCandidate,
     },
     shutdown::Shutdown,
     telemetry::metrics::Metrics,
 };
 
-/// Events that wait for a slow subscriber; beyond it the oldest are lost to it, which its receiver counts
-/// (`RecvError::Lagged`).
-const EVENTS: usize = 4096;
+/// A relay thread that has not said what it knows of a session by then is not waited for.
+const FACTS: Duration = Duration::from_millis(250);
 
 /// Longer than any session.
 const NEVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -106,17 +109,19 @@ pub struct Media(Arc<Inner>);
 
 struct Inner {
     address: SocketAddr,
+    known: Known,
     tcp: Acceptor,
     public: Vec<PublicCandidate>,
     private: Option<SocketAddr>,
     threads: Vec<Arc<Mailbox>>,
     stats: Vec<Arc<ArcSwap<Stats>>>,
-    events: broadcast::Sender<MediaEvent>,
+    desk: Arc<Desk>,
 }
 
 impl Media {
     /// Binds the first free port of `media.ports` and starts the relay threads; they end with `shutdown`. To be called
-    /// on a tokio runtime.
+    /// on a tokio runtime, at the start of the process: where the public address has to be found out, it blocks for up to
+    /// two seconds.
     ///
     /// # Errors
     /// No port is free, there is no address that clients could be told, or the system refuses sockets or threads.
@@ -135,20 +140,22 @@ impl Media {
         shutdown: &Shutdown,
     ) -> Result<Self, MediaError> {
         let bound = Bound::open(config)?;
-        let mut public = address::public(config, bound.address)?;
+        let mut public =
+            address::public(config, bound.address, || discover::public_address(config, &bound.threads[0][0]))?;
         for listener in ice_tcp {
-            public.extend(address::ice_tcp(config, *listener)?);
+            public.extend(address::ice_tcp(config, *listener, &public)?);
         }
         let private = address::private(config, bound.private);
-        let (events, _) = broadcast::channel(EVENTS);
+        let desk = Arc::new(Desk::new(metrics.clone()));
         let mut media = Inner {
             address: bound.address,
+            known: Known::default(),
             tcp: Acceptor::new(metrics.clone(), shutdown.clone()),
             public,
             private,
             threads: Vec::new(),
             stats: Vec::new(),
-            events,
+            desk,
         };
         let mut running = Vec::new();
         for (nth, sockets) in bound.threads.into_iter().enumerate() {
@@ -156,7 +163,7 @@ impl Media {
             let core = Core::new(settings(config), seed(), Instant::now());
             let pool = sockets[1..].iter().map(UdpSocket::try_clone).collect::<io::Result<_>>()?;
             let wire = wire::wire(sockets);
-            let worker = Worker::new(core, wire, pool, media.events.clone(), metrics.clone(), Arc::clone(&stats))?;
+            let worker = Worker::new(core, wire, pool, Arc::clone(&media.desk), metrics.clone(), Arc::clone(&stats))?;
             media.threads.push(worker.mailbox());
             media.tcp.add_thread(worker.inbox());
             media.stats.push(stats);
@@ -195,12 +202,41 @@ impl Media {
     /// # Errors
     /// A thread does not keep up. A command that ends something is taken even then.
     pub fn command(&self, command: Command) -> Result<(), MediaBusy> {
+        self.0.known.note(&command);
         mailbox::post(&self.0.threads, &command)
+    }
+
+    /// Whether a transport that was opened and not closed answers to this ufrag of a node.
+    pub fn knows(&self, ufrag: &str) -> bool {
+        self.0.known.has(ufrag)
     }
 
     /// What happens from now on. A subscriber that falls behind loses the oldest events and is told how many.
     pub fn events(&self) -> broadcast::Receiver<MediaEvent> {
-        self.0.events.subscribe()
+        self.0.desk.subscribe()
+    }
+
+    /// What happens to one session from now on: first STUN, first media, stalls, ends. Best asked for before its first
+    /// command. Costs the packets nothing; with several threads each tells its own part.
+    pub fn watch(&self, session: SessionId) -> Watch {
+        self.0.desk.watch(session)
+    }
+
+    /// What all relay threads know of a session at this moment: transports, flows, packets and bytes, first media, stalls.
+    /// Empty where they know none such. Answered within 250 ms.
+    ///
+    /// # Errors
+    /// A thread does not keep up, has too many questions to answer, or has ended.
+    pub async fn facts(&self, session: SessionId) -> Result<SessionFacts, MediaBusy> {
+        let asked: Vec<_> = self.0.threads.iter().map(|thread| thread.ask(session)).collect::<Result<_, _>>()?;
+        let all = async {
+            let mut facts = SessionFacts::default();
+            for answer in asked {
+                facts.merge(answer.await.map_err(|_| MediaBusy)?);
+            }
+            Ok(facts)
+        };
+        tokio::time::timeout(FACTS, all).await.unwrap_or(Err(MediaBusy))
     }
 
     /// What each relay thread has counted, as of half a second ago at most.

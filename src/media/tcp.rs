@@ -11,6 +11,7 @@
 mod frames;
 mod hub;
 mod link;
+mod seats;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -29,12 +30,11 @@ use tokio::{
         TcpStream,
         tcp::{ReadHalf, WriteHalf},
     },
-    sync::Semaphore,
     time::{sleep, timeout},
 };
 
 pub(super) use self::hub::{Hub, Inbox};
-use self::{frames::Frames, link::Link};
+use self::{frames::Frames, link::Link, seats::Seats};
 use crate::{
     domain::relay::ClientKey,
     shutdown::Shutdown,
@@ -43,6 +43,8 @@ use crate::{
 
 /// Connections of all relay threads together; a further one is closed at once.
 const CONNECTIONS: usize = 8192;
+/// Connections of one source (/32, /64), which may be a company's NAT; a further one is closed at once.
+const PER_SOURCE: usize = 1024;
 /// A connection that has not brought an authenticated STUN request by then is closed.
 const UNPROVEN: Duration = Duration::from_secs(5);
 /// A client that takes no bytes for so long is closed.
@@ -53,7 +55,7 @@ const SEND_BUFFER: usize = 256 << 10;
 /// Takes connections for the relay threads.
 pub(super) struct Acceptor {
     threads: Vec<Arc<Inbox>>,
-    room: Arc<Semaphore>,
+    seats: Seats,
     next: AtomicU64,
     metrics: Metrics,
     shutdown: Shutdown,
@@ -61,12 +63,12 @@ pub(super) struct Acceptor {
 
 impl Acceptor {
     pub(super) fn new(metrics: Metrics, shutdown: Shutdown) -> Self {
-        Self::with_room_for(CONNECTIONS, metrics, shutdown)
+        Self::with_room_for(CONNECTIONS, PER_SOURCE, metrics, shutdown)
     }
 
-    fn with_room_for(connections: usize, metrics: Metrics, shutdown: Shutdown) -> Self {
-        let room = Arc::new(Semaphore::new(connections));
-        Self { threads: Vec::new(), room, next: AtomicU64::new(0), metrics, shutdown }
+    fn with_room_for(connections: usize, per_source: usize, metrics: Metrics, shutdown: Shutdown) -> Self {
+        let seats = Seats::new(connections, per_source);
+        Self { threads: Vec::new(), seats, next: AtomicU64::new(0), metrics, shutdown }
     }
 
     /// One more relay thread that takes its share of the connections.
@@ -76,8 +78,9 @@ impl Acceptor {
 
     /// Runs a connection whose first bytes are a STUN request's; `read` are those that were taken from it already.
     pub(super) fn take(&self, stream: TcpStream, client: SocketAddr, read: &[u8]) {
-        let Ok(seat) = Arc::clone(&self.room).try_acquire_owned() else {
-            return self.metrics.media_tcp_closed(TcpEnd::Full);
+        let seat = match self.seats.take(client.ip()) {
+            Ok(seat) => seat,
+            Err(full) => return self.metrics.media_tcp_closed(full),
         };
         let open = self.metrics.media_tcp_opened();
         let conn = self.next.fetch_add(1, Ordering::Relaxed);

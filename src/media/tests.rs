@@ -12,7 +12,7 @@ use crate::{
     domain::{
         ids::SessionId,
         relay::{
-            ClientKey, Credentials, DropReason, EventKind, FlowEnd, FlowState, TransportEnd, TransportSpec,
+            ClientKey, Credentials, DropReason, EventKind, FlowEnd, FlowState, MediaState, TransportEnd, TransportSpec,
             stun::written,
         },
     },
@@ -317,4 +317,50 @@ async fn a_relay_on_both_families_serves_ipv4_clients_and_nodes() {
 
     rig.to_relay(&rig.client, &RTP);
     assert_eq!(receive(&rig.node), (RTP.to_vec(), pool));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn who_watches_a_session_hears_its_steps_and_who_asks_is_told_what_passed() {
+    for threads in [1, 2] {
+        let rig = rig(&format!("bind = \"127.0.0.1\"\nthreads = {threads}"));
+        let (mut watch, mut other) = (rig.media.watch(SessionId(9)), rig.media.watch(SessionId(8)));
+        rig.open();
+        let pool = rig.connect();
+        rig.node.send_to(&RTP, pool).unwrap();
+        receive(&rig.client);
+
+        let mut steps = Vec::new();
+        while !matches!(steps.last(), Some(EventKind::FirstMedia { .. })) {
+            let event = tokio::time::timeout(LIMIT, watch.next()).await.expect("the steps come within the limit");
+            let MediaEvent::Relay(event) = event else { panic!("nothing was refused: {event:?}") };
+            steps.push(event.kind);
+        }
+        assert!(matches!(
+            steps[..],
+            [EventKind::FirstStun, EventKind::Validated { .. }, EventKind::Nominated { .. }, _]
+        ));
+        assert_eq!(other.try_next(), None, "another session's events are not heard");
+
+        let facts = rig.media.facts(SessionId(9)).await.unwrap();
+        assert_eq!(facts.transports.len(), 1, "{threads} threads know of one transport: {facts:?}");
+        let transport = &facts.transports[0];
+        assert_eq!((transport.id, transport.node), (TransportId(1), Some(rig.node.local_addr().unwrap())));
+        assert_eq!((transport.media, transport.stalls, transport.is_superseded), (MediaState::Flowing, 0, false));
+        assert!(transport.first_stun > transport.first_media && transport.first_media.is_some());
+        assert_eq!((transport.traffic.to_node.packets, transport.traffic.to_client.packets), (2, 2));
+        assert_eq!(transport.flows.len(), 1);
+        assert_eq!(transport.flows[0].client, ClientKey::Udp(rig.client.local_addr().unwrap()));
+        assert_eq!(transport.flows[0].state, FlowState::Nominated);
+        assert_eq!(rig.media.facts(SessionId(8)).await.unwrap(), SessionFacts::default());
+
+        rig.media.command(Command::CloseSession(SessionId(9))).unwrap();
+        let closed = async {
+            while !matches!(watch.next().await, MediaEvent::Relay(relay::Event { kind: EventKind::Closed { .. }, .. }))
+            {
+            }
+        };
+        tokio::time::timeout(LIMIT, closed).await.expect("the end comes within the limit");
+        assert_eq!(rig.media.facts(SessionId(9)).await.unwrap(), SessionFacts::default());
+        rig.shutdown.stop();
+    }
 }

@@ -14,11 +14,11 @@ use std::{
 
 use arc_swap::ArcSwap;
 use mio::{Events, Interest, Poll, Token, Waker, unix::SourceFd};
-use tokio::sync::broadcast;
 
 use super::{
     MediaEvent,
-    mailbox::Mailbox,
+    desk::Desk,
+    mailbox::{Mailbox, Question},
     tcp::{Hub, Inbox},
     wire::{SOCKETS, Wire},
 };
@@ -43,8 +43,10 @@ pub(super) struct Worker {
     mailbox: Arc<Mailbox>,
     /// Empty, but for its room.
     commands: Vec<Command>,
+    /// The same.
+    questions: Vec<Question>,
     stopping: bool,
-    events: broadcast::Sender<MediaEvent>,
+    desk: Arc<Desk>,
     metrics: Metrics,
     published: Arc<ArcSwap<Stats>>,
     publish_at: Option<Instant>,
@@ -62,7 +64,7 @@ impl Worker {
         core: Core,
         wire: Box<dyn Wire>,
         pool: Vec<UdpSocket>,
-        events: broadcast::Sender<MediaEvent>,
+        desk: Arc<Desk>,
         metrics: Metrics,
         published: Arc<ArcSwap<Stats>>,
     ) -> io::Result<Self> {
@@ -80,8 +82,9 @@ impl Worker {
             poll,
             mailbox,
             commands: Vec::new(),
+            questions: Vec::new(),
             stopping: false,
-            events,
+            desk,
             metrics,
             published,
             publish_at: None,
@@ -139,25 +142,31 @@ impl Worker {
 
     fn read_mailbox(&mut self) {
         let mut commands = mem::take(&mut self.commands);
-        self.stopping |= self.mailbox.take(&mut commands);
+        self.stopping |= self.mailbox.take(&mut commands, &mut self.questions);
         for command in commands.drain(..) {
             self.obey(command);
         }
         self.commands = commands;
+        for Question { session, answer } in self.questions.drain(..) {
+            // Who asked may have gone meanwhile.
+            let _ = answer.send(self.core.facts(session, Instant::now()).unwrap_or_default());
+        }
     }
 
     fn obey(&mut self, command: Command) {
         let transport = match &command {
-            Command::Open(spec) => Some(spec.id),
-            Command::SetClient { id, .. } | Command::SetBackend { id, .. } | Command::Close(id) => Some(*id),
+            Command::Open(spec) => Some((spec.id, Some(spec.session))),
+            Command::SetClient { id, .. } | Command::SetBackend { id, .. } | Command::Close(id) => {
+                Some((*id, self.core.session_of(*id)))
+            }
             Command::CloseSession(_) => None,
         };
         let now = Instant::now();
         let taken = self.core.command(command, now);
         self.moved(now);
-        if let (Err(why), Some(transport)) = (taken, transport) {
+        if let (Err(why), Some((transport, session))) = (taken, transport) {
             self.metrics.media_command_refused(why);
-            self.tell(MediaEvent::Refused { transport, why });
+            self.desk.tell(session, MediaEvent::Refused { transport, why });
         }
         self.tell_events();
     }
@@ -241,13 +250,8 @@ impl Worker {
                 }
                 _ => {}
             }
-            self.tell(MediaEvent::Relay(event));
+            self.desk.tell(Some(event.session), MediaEvent::Relay(event));
         }
-    }
-
-    fn tell(&self, event: MediaEvent) {
-        // Nobody may be listening.
-        let _ = self.events.send(event);
     }
 
     fn publish(&mut self) {

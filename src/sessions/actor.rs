@@ -114,7 +114,7 @@ where
 {
     fn new(shared: Arc<Shared>, client: Client<C>, id: SessionId) -> Self {
         let now = clock::now();
-        let session = Session::new(Arc::clone(&shared.settings), id, now);
+        let session = Session::new(Arc::clone(&shared.rules.load().settings), id, now);
         let due = session.poll_timeout().unwrap_or(now);
         let held = shared.metrics.session_opened();
         Self {

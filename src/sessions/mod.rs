@@ -15,6 +15,7 @@ mod mover;
 mod report;
 mod router;
 pub mod story;
+mod trace;
 
 use std::{
     net::IpAddr,
@@ -25,6 +26,7 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::broadcast::{self, error::RecvError},
@@ -46,7 +48,7 @@ use crate::{
     media::{Media, MediaEvent},
     registry::Registry,
     shutdown::Shutdown,
-    telemetry::metrics::Metrics,
+    telemetry::{metrics::Metrics, otlp::Exporter},
     upstream::{Socket, SocketLimits},
 };
 
@@ -76,10 +78,8 @@ pub struct Sessions {
 
 #[derive(Debug)]
 struct Shared {
-    settings: Arc<SessionSettings>,
-    link_limits: SocketLimits,
-    client_limits: SocketLimits,
-    dial: Duration,
+    /// A session keeps what it began with.
+    rules: ArcSwap<Rules>,
     router: router::Router,
     occupancy: Occupancy,
     directory: Directory,
@@ -94,6 +94,45 @@ struct Shared {
     refusing: AtomicBool,
 }
 
+/// What a reload may change.
+#[derive(Debug)]
+struct Rules {
+    settings: Arc<SessionSettings>,
+    link_limits: SocketLimits,
+    client_limits: SocketLimits,
+    dial: Duration,
+    play_wait: Duration,
+}
+
+impl Rules {
+    fn new(config: &Config, media: Option<&Media>) -> Self {
+        let signaling = &config.signaling;
+        let settings = SessionSettings {
+            give_up: signaling.give_up,
+            attempt: signaling.attempt,
+            confirm: MOVE_CONFIRM,
+            max_to_node: signaling.max_to_node,
+            max_legs: config.limits.legs_per_session,
+            messages_per_second: config.limits.messages_per_second,
+            with_publisher: signaling.conference_with_publisher,
+            relay: media.map(|media| relay_side(media, config)),
+            ice_servers: signaling::ice_server_config(
+                &signaling.stun_uri,
+                &signaling.turn_username,
+                &signaling.turn_credential.0,
+            ),
+        };
+        let limits = |max_message| SocketLimits { max_message, write_timeout: config.limits.write_timeout };
+        Self {
+            settings: Arc::new(settings),
+            link_limits: limits(MAX_FROM_NODE),
+            client_limits: limits(signaling.max_message),
+            dial: signaling.dial,
+            play_wait: config.play.wait,
+        }
+    }
+}
+
 impl Sessions {
     /// Sessions that are placed by `registry`; `over_limit` hears when the last seat is taken, and when one is free again.
     pub fn new(
@@ -104,33 +143,16 @@ impl Sessions {
         over_limit: Arc<dyn Fn(bool) + Send + Sync>,
         shutdown: Shutdown,
     ) -> Self {
-        let signaling = &config.signaling;
-        let settings = SessionSettings {
-            give_up: signaling.give_up,
-            attempt: signaling.attempt,
-            confirm: MOVE_CONFIRM,
-            max_to_node: signaling.max_to_node,
-            max_legs: config.limits.legs_per_session,
-            messages_per_second: config.limits.messages_per_second,
-            with_publisher: signaling.conference_with_publisher,
-            relay: media.as_ref().map(|media| relay_side(media, config)),
-            ice_servers: signaling::ice_server_config(
-                &signaling.stun_uri,
-                &signaling.turn_username,
-                &signaling.turn_credential.0,
-            ),
-        };
-        let directory = Directory::default();
+        let exporter = config.telemetry.otlp_endpoint.clone();
+        let exporter =
+            exporter.map(|endpoint| Exporter::start(endpoint, config.door.name.clone(), metrics.clone(), &shutdown));
+        let directory = Directory::telling(exporter);
         if let Some(media) = &media {
             shutdown.spawn(tell_media(media.events(), directory.clone(), shutdown.child()));
         }
-        let limits = |max_message| SocketLimits { max_message, write_timeout: config.limits.write_timeout };
         let shared = Arc::new(Shared {
-            settings: Arc::new(settings),
-            link_limits: limits(MAX_FROM_NODE),
-            client_limits: limits(signaling.max_message),
-            dial: signaling.dial,
-            router: router::Router::new(registry, config.play.wait),
+            rules: ArcSwap::from_pointee(Rules::new(config, media.as_ref())),
+            router: router::Router::new(registry),
             occupancy: Occupancy::new(config.limits.sessions, config.limits.sessions_per_client, over_limit),
             directory,
             metrics,
@@ -142,6 +164,13 @@ impl Sessions {
         });
         shared.shutdown.spawn(mover::run(Arc::clone(&shared)));
         Self { shared }
+    }
+
+    /// Takes another configuration: its limits at once, the rest for sessions that begin from now on.
+    pub fn reconfigure(&self, config: &Config) {
+        let shared = &self.shared;
+        shared.rules.store(Arc::new(Rules::new(config, shared.media.as_ref())));
+        shared.occupancy.set_limits(config.limits.sessions, config.limits.sessions_per_client);
     }
 
     /// Takes a seat for a client that wants to connect, or says which limit is reached.
@@ -184,7 +213,7 @@ impl Sessions {
 
     /// Bounds of a client's socket.
     pub fn client_limits(&self) -> SocketLimits {
-        self.shared.client_limits
+        self.shared.rules.load().client_limits
     }
 
     /// Runs one client until its socket ends.

@@ -34,7 +34,6 @@ const LIVE_ON_ORIGIN: &str = "live_on_origin";
 #[derive(Debug)]
 pub struct Router {
     registry: Registry,
-    play_wait: Duration,
     /// When the next play that lost its node may be placed: a node's viewers do not come to the others all at once.
     rush: Mutex<Instant>,
 }
@@ -96,24 +95,25 @@ impl Seated {
 }
 
 impl Router {
-    /// A router over what `registry` knows; a play waits up to `play_wait` for its stream.
-    pub fn new(registry: Registry, play_wait: Duration) -> Self {
-        Self { registry, play_wait, rush: Mutex::new(clock::now()) }
+    /// A router over what `registry` knows.
+    pub fn new(registry: Registry) -> Self {
+        Self { registry, rush: Mutex::new(clock::now()) }
     }
 
     pub(super) fn registry(&self) -> &Registry {
         &self.registry
     }
 
-    /// Places one leg; `seed` breaks ties. What is reserved is given back when the answer, or what became of it, drops.
+    /// Places one leg; a play waits at most `play_wait` for its stream, and `seed` breaks ties. What is reserved is given
+    /// back when the answer, or what became of it, drops.
     ///
     /// # Errors
     /// What the client is told: no node takes it, or there is no such stream.
-    pub async fn place(&self, app: &AppName, ask: &Ask, seed: u64) -> Result<Seated, Reject> {
+    pub async fn place(&self, app: &AppName, ask: &Ask, seed: u64, play_wait: Duration) -> Result<Seated, Reject> {
         let key = |stream: &StreamId| StreamKey { app: app.clone(), stream: stream.clone() };
         match (&ask.stream, ask.purpose) {
             (Some(stream), Purpose::Publish) => self.publish(key(stream), ask.room.as_ref().map(key), ask, seed).await,
-            (Some(stream), Purpose::Play) => self.play(key(stream), ask, seed).await,
+            (Some(stream), Purpose::Play) => self.play(key(stream), ask, seed, play_wait).await,
             (Some(stream), Purpose::Peer | Purpose::Room) => self.home(key(stream), ask, seed).await,
             (Some(stream), Purpose::Errand) => self.errand(&key(stream), ask, seed),
             (None, _) => {
@@ -189,7 +189,7 @@ impl Router {
         Ok(seated)
     }
 
-    async fn play(&self, key: StreamKey, ask: &Ask, seed: u64) -> Result<Seated, Reject> {
+    async fn play(&self, key: StreamKey, ask: &Ask, seed: u64, play_wait: Duration) -> Result<Seated, Reject> {
         let with_publisher = ask.with_publisher.as_ref();
         if ask.is_move {
             self.take_turn().await;
@@ -200,7 +200,7 @@ impl Router {
         };
         let mut route = routing::play(&lookup, with_publisher, &ask.avoid, &self.registry.snapshot());
         if route == PlayRoute::Wait && ask.after_end.is_none() {
-            let until = ask.until.min(clock::now() + self.play_wait);
+            let until = ask.until.min(clock::now() + play_wait);
             lookup = self.registry.wait_live(&key, until).await;
             route = routing::play(&lookup, with_publisher, &ask.avoid, &self.registry.snapshot());
         }

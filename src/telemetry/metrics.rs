@@ -5,6 +5,8 @@
 //! number is bounded by the cluster's size, however often nodes come and go.
 
 mod drains;
+mod front;
+mod life;
 mod media;
 
 use std::{
@@ -24,8 +26,9 @@ use crate::domain::{
     ids::{Kind, NodeId},
 };
 
+pub use self::front::Trouble;
 pub use self::media::{TcpDrop, TcpEnd, WireFacts};
-use self::{drains::DrainMetrics, media::MediaMetrics};
+use self::{drains::DrainMetrics, front::FrontMetrics, life::LifeMetrics, media::MediaMetrics};
 
 /// The content type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -139,10 +142,13 @@ struct Inner {
     waiters: Gauge,
     http_requests: Counters<2>,
     accept_errors: Counter,
-    drains: DrainMetrics,
+    front: FrontMetrics,
+    traces: Counters<1>,
     capacity_legs: Gauges<1>,
     capacity_nodes: Gauges<1>,
     minutes_to_full: Family<Labels<1>, Gauge<f64, std::sync::atomic::AtomicU64>>,
+    drains: DrainMetrics,
+    life: LifeMetrics,
     media: MediaMetrics,
 }
 
@@ -294,6 +300,11 @@ impl Metrics {
         self.0.accept_errors.inc();
     }
 
+    /// Traces were `sent`, or `failed` to be, or were `dropped` for a full queue.
+    pub fn traces(&self, result: Word, count: usize) {
+        self.0.traces.get_or_create(&[word("result", result)]).inc_by(count as u64);
+    }
+
     /// What the cluster still takes, before a scrape: legs that fit, nodes that take them, and minutes until it is full
     /// at the present rate.
     pub fn capacity(&self, kind: Kind, room: Room, minutes_to_full: Option<f64>) {
@@ -393,7 +404,8 @@ impl Inner {
                 "requests that the door answered itself",
             ),
             accept_errors: book.counter("accept_errors", "connections that a listener failed to accept"),
-            drains: DrainMetrics::new(&mut book),
+            front: FrontMetrics::new(&mut book),
+            traces: book.counters("traces", &["result"], "sessions' traces, by what became of them"),
             capacity_legs: book.gauges("capacity_legs", &["kind"], "legs that still fit on the cluster's nodes"),
             capacity_nodes: book.gauges("capacity_nodes", &["kind"], "nodes that take legs of this kind now"),
             minutes_to_full: {
@@ -403,6 +415,8 @@ impl Inner {
                 book.add("capacity_minutes_to_full", "gauge", &["kind"], help, Family::clone(&metric));
                 metric
             },
+            drains: DrainMetrics::new(&mut book),
+            life: LifeMetrics::new(&mut book),
             media: MediaMetrics::new(&mut book),
             scrape: Mutex::default(),
             registry: book.registry,
@@ -657,8 +671,9 @@ mod tests {
         metrics.message_dropped("x");
         metrics.probed(&id, true);
         metrics.http_answered("x", 200);
-        metrics.migrated(Kind::Play, "x", "x");
+        metrics.traces("x", 1);
         metrics.capacity(Kind::Play, Room::default(), Some(1.0));
+        metrics.migrated(Kind::Play, "x", "x");
         metrics.media_flow_closed(FlowEnd::Closed);
         metrics.media_command_refused(Refused::Full);
         let text = metrics.scrape(&one_edge(), StoreFacts::default());

@@ -5,6 +5,7 @@
 
 pub mod logs;
 pub mod metrics;
+pub mod otlp;
 pub mod spans;
 
 macro_rules! features {

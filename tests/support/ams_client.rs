@@ -140,6 +140,8 @@ impl Plan {
 pub enum MediaOrder {
     /// Make an offer (again).
     MakeOffer,
+    /// Make an offer with new ICE credentials.
+    RestartIce,
     TakeOffer(String),
     TakeAnswer(String),
     TakeCandidate {
@@ -262,6 +264,11 @@ impl Leg {
 
     pub fn send_data(&self, text: &str) {
         self.order(Order::Media(self.number, MediaOrder::SendData(text.to_owned())));
+    }
+
+    /// Offers again, with new ICE credentials.
+    pub fn restart_ice(&self) {
+        self.order(Order::Media(self.number, MediaOrder::RestartIce));
     }
 
     pub fn ask_for_key_frame(&self) {

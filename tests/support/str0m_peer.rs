@@ -137,6 +137,14 @@ impl Peer {
                     let _ = self.ports.events.send(MediaEvent::Offer(offer.to_sdp_string()));
                 }
             }
+            MediaOrder::RestartIce => {
+                let mut changes = self.rtc.sdp_api();
+                changes.ice_restart(true);
+                if let Some((offer, pending)) = changes.apply() {
+                    self.pending = Some(pending);
+                    let _ = self.ports.events.send(MediaEvent::Offer(offer.to_sdp_string()));
+                }
+            }
             MediaOrder::TakeOffer(sdp) => {
                 let answer = self.rtc.sdp_api().accept_offer(SdpOffer::from_sdp_string(&sdp)?)?;
                 let _ = self.ports.events.send(MediaEvent::Answer(answer.to_sdp_string()));

@@ -11,6 +11,7 @@ use std::{
 use rtc::{
     ice::{mdns::MulticastDnsMode, network_type::NetworkType},
     interceptor::{Attribute, Interceptor, Packet, Slot, StreamInfo, TaggedPacket},
+    peer_connection::configuration::RTCOfferOptions,
     rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication,
     rtp,
     rtp_transceiver::rtp_sender::{RTCRtpCodec, RTCRtpCodingParameters, RTCRtpEncodingParameters, RtpCodecKind},
@@ -47,10 +48,16 @@ pub fn tcp_stack(plan: Plan, ports: MediaPorts) -> Pin<Box<dyn Future<Output = (
     run_as(Network::Tcp, plan, ports)
 }
 
+/// The same where it does not know what leaves the client's network, as browsers: it has both.
+pub fn any_stack(plan: Plan, ports: MediaPorts) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    run_as(Network::Any, plan, ports)
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Network {
     Udp,
     Tcp,
+    Any,
 }
 
 fn run_as(network: Network, plan: Plan, ports: MediaPorts) -> Pin<Box<dyn Future<Output = ()> + Send>> {
@@ -145,8 +152,9 @@ impl Peer {
 
     async fn obey(&mut self, order: MediaOrder, events: &mpsc::UnboundedSender<MediaEvent>) -> Result<(), Error> {
         match order {
-            MediaOrder::MakeOffer => {
-                let offer = self.pc.create_offer(None).await?;
+            MediaOrder::MakeOffer | MediaOrder::RestartIce => {
+                let ice_restart = matches!(order, MediaOrder::RestartIce);
+                let offer = self.pc.create_offer(Some(RTCOfferOptions { ice_restart })).await?;
                 let sdp = offer.sdp.clone();
                 self.pc.set_local_description(offer).await?;
                 let _ = events.send(MediaEvent::Offer(sdp));
@@ -311,21 +319,22 @@ async fn build(network: Network, ip: IpAddr, handler: Handler) -> Result<Arc<dyn
     engine.register_default_codecs()?;
     let registry =
         register_default_interceptors(Registry::new(), &mut engine)?.with(Slot::from(14_000), Shown::default());
-    let types = if network == Network::Tcp { vec![NetworkType::Tcp4] } else { vec![NetworkType::Udp4] };
+    let (has_udp, has_tcp) = (network != Network::Tcp, network != Network::Udp);
+    let types = [(has_udp, NetworkType::Udp4), (has_tcp, NetworkType::Tcp4)];
+    let types = types.into_iter().filter(|(has, _)| *has).map(|(_, of)| of).collect();
     let settings = SettingEngineBuilder::new()
         .with_include_loopback_candidate(true)
         .with_multicast_dns_mode(MulticastDnsMode::Disabled)
         .with_network_types(types)
         .build();
-    let address = vec![SocketAddr::new(ip, 0)];
-    let (udp, tcp) = if network == Network::Tcp { (Vec::new(), address) } else { (address, Vec::new()) };
+    let address = |has| if has { vec![SocketAddr::new(ip, 0)] } else { Vec::new() };
     let pc = PeerConnectionBuilder::new()
         .with_media_engine(engine)
         .with_interceptor_registry(registry)
         .with_setting_engine(settings)
         .with_handler(Arc::new(handler))
-        .with_udp_addrs(udp)
-        .with_tcp_addrs(tcp)
+        .with_udp_addrs(address(has_udp))
+        .with_tcp_addrs(address(has_tcp))
         .build()
         .await?;
     Ok(Arc::new(pc))

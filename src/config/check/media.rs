@@ -31,6 +31,17 @@ pub(super) fn media(raw: RawMedia, problems: &mut Problems) -> Media {
         announce_private_candidate: raw.announce_private_candidate.unwrap_or(true),
         allow_private_public_ip: allow_private,
         node_ports: raw.node_ports.map_or(50_000..=60_000, |ports| ports.0),
+        cloud_metadata: raw.cloud_metadata.unwrap_or(true),
+        metadata_server: raw.metadata_server,
+        stun_server: raw.stun_server.inspect(|server| stun_server(server, problems)),
+    }
+}
+
+fn stun_server(server: &str, problems: &mut Problems) {
+    let port = server.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
+    if !matches!(port, Some(Ok(1..))) {
+        problems
+            .add("media.stun_server", format!("{server:?} is no host with a port; write \"stun.example.org:3478\""));
     }
 }
 
@@ -137,6 +148,9 @@ mod tests {
         assert_eq!(checked("ports = [0, 0]").unwrap().ports, [0, 0]);
         for bad in ["[]", "[1, 2, 3]", "[5000, 5000]", "[70000]", "5000"] {
             assert!(checked(&format!("ports = {bad}")).unwrap_err().starts_with("media.ports: "), "{bad}");
+        }
+        for bad in ["stun_server = \"stun.example.org\"", "stun_server = \":3478\"", "stun_server = \"a:0\""] {
+            assert!(checked(bad).unwrap_err().starts_with("media.stun_server: "), "{bad}");
         }
         for bad in ["threads = 0", "threads = 65", "bind = \"239.0.0.1\"", "mode = \"relais\""] {
             assert!(checked(bad).is_err(), "{bad}");

@@ -61,6 +61,8 @@ impl Core {
         flow.chosen = false;
         flow.answered = false;
         flow.checks = super::flow::Checks::default();
+        flow.asked = None;
+        flow.proved = now;
         if flow.state == FlowState::Nominated {
             self.set_state(index, FlowState::Validated);
         }

@@ -51,6 +51,11 @@ impl Bucket {
         there
     }
 
+    /// Puts one unit back.
+    pub(super) fn refund(&mut self, rate: Rate) {
+        self.0 = self.0.saturating_sub(rate.interval);
+    }
+
     /// Takes bytes out of a bucket that fills with `per_second` and holds one second's worth.
     pub(super) fn take_bytes(&mut self, bytes: usize, per_second: u64, now: u64) -> bool {
         let there = self.0.saturating_sub(now) <= SECOND;

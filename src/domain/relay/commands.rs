@@ -143,7 +143,7 @@ impl Core {
     }
 
     fn unlink_ufrag(&mut self, index: u32) {
-        let ufrag = self.hash.of(self.transports[index].ufrag.as_bytes());
+        let ufrag = self.hash.of(self.transports[index].server.ufrag.as_bytes());
         let next = self.transports[index].next_alike;
         let before = self.chain(ufrag).find(|other| self.transports[*other].next_alike == Some(index));
         match (before, next) {

@@ -7,8 +7,8 @@ use std::{
 };
 
 use super::{
-    ClientKey, Command, DropReason, Event, EventKind, FlowEnd, FlowState, Refused, RelaySettings, Stats, TrafficCount,
-    TransportId, Verdict,
+    ClientKey, Command, DropReason, Event, EventKind, FlowEnd, FlowState, POOL_SOCKETS, Refused, RelaySettings, Stats,
+    TrafficCount, TransportId, Verdict,
     buckets::{Bucket, Rate, Sources},
     flow::{Flow, Path},
     hash::Seeded,
@@ -51,6 +51,8 @@ pub(super) struct Session {
 #[derive(Debug)]
 pub(super) struct Rates {
     pub(super) stun: Rate,
+    /// Of one flow that proved nothing.
+    pub(super) unproven_stun: Rate,
     pub(super) tuples: Rate,
     pub(super) failures: Rate,
 }
@@ -90,6 +92,11 @@ impl Core {
         let blame = Rate::new(settings.source_failures_per_second, second, settings.source_failure_burst);
         let rates = Rates {
             stun: Rate::new(settings.stun_per_second, second, settings.stun_per_second),
+            unproven_stun: Rate::new(
+                settings.stun_per_second / u32::from(POOL_SOCKETS),
+                second,
+                settings.stun_per_second / 4,
+            ),
             tuples: Rate::new(settings.tuples_per_minute, Duration::from_secs(60), settings.tuples_per_minute),
             failures: Rate::new(settings.failures_per_second, second, settings.failures_per_second / 10),
         };
@@ -226,6 +233,9 @@ impl Core {
         let Flow { transport, client, state, chosen, .. } = self.flows[flow];
         if state == FlowState::New {
             self.set_state(flow, FlowState::Validated);
+            let session = self.transports[transport].session;
+            let session = self.sessions.get_mut(&session).expect("a transport's session is known");
+            session.tuples.refund(self.rates.tuples);
             self.say(transport, EventKind::Validated { client });
         }
         if chosen {
@@ -256,10 +266,11 @@ impl Core {
     pub(super) fn note_media(&mut self, transport: u32, now: u64) {
         let held = &mut self.transports[transport];
         let before = std::mem::replace(&mut held.media, Media::Flowing { last: now });
-        let first_stun = held.first_stun.unwrap_or(now);
+        let first_stun = *held.first_stun.get_or_insert(now);
         match before {
             Media::Flowing { .. } => {}
             Media::Silent => {
+                held.first_media = Some(now);
                 self.say(transport, EventKind::FirstMedia { after: Duration::from_nanos(now - first_stun) });
             }
             Media::Stalled { last } => {

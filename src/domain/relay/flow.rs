@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{ClientKey, buckets::Bucket, stun::TransactionId};
+use super::{ClientKey, buckets::Bucket, core::nanos, settings::UNANSWERED, stun::TransactionId};
 
 /// Checks of the node that a response may still come for. A node checks one path every 48 ms at most, so these
 /// cover 380 ms of round trip; an older check is forgotten, and the next one answered.
@@ -40,7 +40,8 @@ pub(super) struct Path {
     pub(super) backend: SocketAddr,
 }
 
-/// The path of an older generation, on which media still comes until that generation ends.
+/// Another path that leads to the same client: of an older generation, on which media still comes until that generation
+/// ends, or of this one, from before the client took over the path of a tuple that it left.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct OldPath {
     pub(super) transport: u32,
@@ -64,6 +65,16 @@ pub(super) struct Flow {
     pub(super) born: u64,
     pub(super) last_stun: u64,
     pub(super) last_rx: u64,
+    /// When its client last answered a check of the node.
+    pub(super) proved: u64,
+    /// Since when the node's checks have gone unanswered.
+    pub(super) asked: Option<u64>,
+    /// When the node last sent payload although nobody answered its checks.
+    pub(super) fed: u64,
+    /// The node's last check was offered to another tuple.
+    pub(super) offered: bool,
+    /// How many checks of a deserted tuple this one was offered.
+    pub(super) offers: u8,
     pub(super) stun: Bucket,
     /// Bytes of the client and to it while the flow is new.
     pub(super) unproven: Unproven,
@@ -84,6 +95,11 @@ impl Flow {
             born: now,
             last_stun: now,
             last_rx: now,
+            proved: now,
+            asked: None,
+            fed: 0,
+            offered: false,
+            offers: 0,
             stun: Bucket::default(),
             unproven: Unproven::default(),
             checks: Checks::default(),
@@ -98,6 +114,11 @@ impl Flow {
     /// Whether DTLS and media of the client may pass.
     pub(super) fn may_send(&self) -> bool {
         self.is_validated() || self.answered
+    }
+
+    /// Whether nobody has answered the node there for so long that nobody seems to be there.
+    pub(super) fn is_unanswered(&self, now: u64) -> bool {
+        self.asked.is_some_and(|asked| now.saturating_sub(asked) >= nanos(UNANSWERED))
     }
 
     /// Whether nothing may take the flow's place yet.
@@ -130,24 +151,46 @@ impl Unproven {
     }
 }
 
-/// The node's latest checks, with whether each came on the old path.
+/// Where the node sent a check that its client may answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// On the flow's own path.
+    Here,
+    /// On its old path.
+    OnOldPath,
+    /// On the path of a deserted tuple, whose place the client may want to take.
+    InPlaceOfAnother,
+}
+
+/// The node's latest checks, with where each was asked.
 #[derive(Debug, Default)]
 pub(super) struct Checks {
-    open: [Option<(TransactionId, bool)>; OPEN_CHECKS],
-    next: usize,
+    open: [Option<(TransactionId, Asked)>; OPEN_CHECKS],
+    next: u8,
 }
 
 impl Checks {
-    pub(super) fn note(&mut self, id: TransactionId, on_old_path: bool) {
-        if self.find(id) == Some(on_old_path) {
+    pub(super) fn note(&mut self, id: TransactionId, asked: Asked) {
+        if self.find(id) == Some(asked) {
             return; // A retransmission must not push others out.
         }
-        self.open[self.next] = Some((id, on_old_path));
-        self.next = (self.next + 1) % OPEN_CHECKS;
+        self.open[usize::from(self.next)] = Some((id, asked));
+        self.next = (self.next + 1) % OPEN_CHECKS as u8;
     }
 
-    /// Whether the check came on the old path; `None` when the node asked no such thing.
-    pub(super) fn find(&self, id: TransactionId) -> Option<bool> {
-        self.open.iter().flatten().find(|(open, _)| *open == id).map(|(_, on_old_path)| *on_old_path)
+    /// Where the check was asked; `None` when the node asked no such thing.
+    pub(super) fn find(&self, id: TransactionId) -> Option<Asked> {
+        self.open.iter().flatten().find(|(open, _)| *open == id).map(|(_, asked)| *asked)
+    }
+
+    /// The flow's path is its old one from here on, and the old one its path.
+    pub(super) fn change_paths(&mut self) {
+        for (_, asked) in self.open.iter_mut().flatten() {
+            *asked = match *asked {
+                Asked::Here => Asked::OnOldPath,
+                Asked::OnOldPath => Asked::Here,
+                Asked::InPlaceOfAnother => Asked::InPlaceOfAnother,
+            };
+        }
     }
 }

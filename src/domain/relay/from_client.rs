@@ -4,15 +4,17 @@ use super::{
     ClientKey, Core, DropReason, EventKind, FlowEnd, FlowState,
     core::{Slot, nanos},
     demux::{Class, class},
-    flow::{Flow, Path},
+    flow::{Asked, Flow, Path},
     settings::{LIVE, MAX_DATAGRAM},
-    stun::{Kind, Message},
+    stun::{Key, Kind, Message},
 };
 
 /// A STUN request that was authenticated.
 #[derive(Debug, Clone, Copy)]
 struct Authenticated {
     transport: u32,
+    /// Hash of its transaction's id.
+    transaction: u64,
     /// Hash of the ufrag that the client says is its own.
     claim: u64,
     use_candidate: bool,
@@ -78,13 +80,13 @@ impl Core {
             let flow = &self.flows[index];
             (flow.transport, flow.client, flow.old.filter(|old| old.transport == request.transport))
         };
-        self.take_stun(Some(index), request.transport, now)?;
+        self.take_stun(index, now)?;
         if request.transport == own {
             return Ok(self.pass_request(index, request, length, now));
         }
         if let Some(old) = old {
             // The older generation is still being checked; the flow stays with the newer one.
-            self.pass_unbound_request(index, old.transport, length, now);
+            self.pass_unbound_request(index, request, length, now);
             return Ok(old.path);
         }
         if self.transports[request.transport].follows(&self.transports[own]) {
@@ -95,7 +97,7 @@ impl Core {
         let (named, owner) = (&self.transports[request.transport], &self.transports[own]);
         if named.session == owner.session && named.backend == Some(self.flows[index].path.backend) {
             // A restart on the same port of the node: both generations share the path.
-            self.pass_unbound_request(index, request.transport, length, now);
+            self.pass_unbound_request(index, request, length, now);
             return Ok(self.flows[index].path);
         }
         if named.session == owner.session || self.flows[index].is_live(now, nanos(LIVE)) {
@@ -114,24 +116,37 @@ impl Core {
         now: u64,
     ) -> Result<Path, DropReason> {
         let flow = &self.flows[index];
-        let on_old_path = flow.checks.find(message.transaction()).ok_or(DropReason::StunClass)?;
-        let (transport, path) = match flow.old {
-            Some(old) if on_old_path => (old.transport, old.path),
-            None if on_old_path => return Err(DropReason::StunClass),
-            _ => (flow.transport, flow.path),
+        let asked = flow.checks.find(message.transaction()).ok_or(DropReason::StunClass)?;
+        let at = match asked {
+            Asked::Here => Some((flow.transport, flow.path)),
+            Asked::OnOldPath => flow.old.map(|old| (old.transport, old.path)),
+            Asked::InPlaceOfAnother => {
+                let deserted = self.deserted(flow.transport, now);
+                deserted.map(|other| (flow.transport, self.flows[other].path))
+            }
         };
+        let (transport, path) = at.ok_or(DropReason::StunClass)?;
         let client = self.transports[transport].client.as_ref();
         if !client.is_some_and(|client| message.is_authentic(&client.key())) {
             self.stats.auth_failures += 1;
             return Err(DropReason::BadIntegrity);
         }
-        self.take_stun(Some(index), transport, now)?;
+        self.take_stun(index, now)?;
         let flow = &mut self.flows[index];
         flow.last_stun = now;
         flow.last_rx = now;
         flow.unproven.received(length);
-        if message.kind() == Kind::Success && !on_old_path {
+        if asked != Asked::InPlaceOfAnother {
+            flow.proved = now;
+            flow.asked = None;
+        }
+        if message.kind() == Kind::Success && asked != Asked::OnOldPath {
             self.validate(index, now);
+        }
+        if asked == Asked::InPlaceOfAnother
+            && let Some(deserted) = self.deserted(transport, now)
+        {
+            self.succeed(deserted, now);
         }
         self.transports[transport].traffic.to_node.add(length);
         Ok(path)
@@ -158,7 +173,10 @@ impl Core {
                 return Err(reason);
             }
         };
-        self.take_stun(None, request.transport, now)?;
+        // A tuple that was known a moment ago may say again what it said.
+        if !is_late && self.transports[request.transport].remembered.has(request.transaction) {
+            return Err(DropReason::Replayed);
+        }
         self.admit(from, request, bytes.len(), now)
     }
 
@@ -175,7 +193,7 @@ impl Core {
         flow.unproven.received(length);
         flow.chosen |= request.use_candidate;
         let (path, chosen) = (flow.path, flow.chosen && flow.state == FlowState::Validated);
-        self.transports[request.transport].traffic.to_node.add(length);
+        self.note_request(request, length);
         if chosen {
             self.nominate(index, now);
         }
@@ -183,12 +201,18 @@ impl Core {
     }
 
     /// A check of an older generation: it keeps the flow alive and changes nothing else.
-    fn pass_unbound_request(&mut self, index: u32, transport: u32, length: usize, now: u64) {
+    fn pass_unbound_request(&mut self, index: u32, request: Authenticated, length: usize, now: u64) {
         let flow = &mut self.flows[index];
         flow.last_stun = now;
         flow.last_rx = now;
         flow.unproven.received(length);
-        self.transports[transport].traffic.to_node.add(length);
+        self.note_request(request, length);
+    }
+
+    fn note_request(&mut self, request: Authenticated, length: usize) {
+        let transport = &mut self.transports[request.transport];
+        transport.remembered.note(request.transaction);
+        transport.traffic.to_node.add(length);
     }
 
     /// Framing and FINGERPRINT: cheap, and all that an unknown sender's bytes are worth.
@@ -207,10 +231,12 @@ impl Core {
         while let Some(index) = next {
             let transport = &self.transports[index];
             next = transport.next_alike;
-            let named = transport.ufrag.as_bytes() == server
+            let named = transport.server.ufrag.as_bytes() == server
                 && transport.client.as_ref().is_none_or(|client| client.ufrag == claim);
-            if named && message.is_authentic(&transport.key) {
-                return Ok(Authenticated { transport: index, claim, use_candidate: message.use_candidate() });
+            if named && message.is_authentic(&Key::new(&transport.server.pwd)) {
+                let transaction = self.hash.of(&message.transaction());
+                let use_candidate = message.use_candidate();
+                return Ok(Authenticated { transport: index, transaction, claim, use_candidate });
             }
             if named {
                 failed = DropReason::BadIntegrity;
@@ -219,14 +245,11 @@ impl Core {
         Err(failed)
     }
 
-    /// A validated flow has a bucket of its own, so that a replay from elsewhere cannot starve its consent checks.
-    fn take_stun(&mut self, flow: Option<u32>, transport: u32, now: u64) -> Result<(), DropReason> {
-        let rate = self.rates.stun;
-        let bucket = match flow.map(|flow| &mut self.flows[flow]) {
-            Some(flow) if flow.is_validated() => &mut flow.stun,
-            _ => &mut self.transports[transport].unproven_stun,
-        };
-        if bucket.take(rate, now) { Ok(()) } else { Err(DropReason::StunRate) }
+    /// Every flow has a bucket of its own, so that a replay from elsewhere cannot starve a client's checks.
+    fn take_stun(&mut self, index: u32, now: u64) -> Result<(), DropReason> {
+        let flow = &mut self.flows[index];
+        let rate = if flow.is_validated() { self.rates.stun } else { self.rates.unproven_stun };
+        if flow.stun.take(rate, now) { Ok(()) } else { Err(DropReason::StunRate) }
     }
 
     fn blame(&mut self, from: ClientKey, reason: DropReason, now: u64) {

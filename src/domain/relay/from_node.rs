@@ -5,7 +5,7 @@ use super::{
     ClientKey, Core, DropReason, FlowState,
     core::Slot,
     demux::{Class, class},
-    flow::Path,
+    flow::{Asked, Path},
     from_client::before_validation,
     settings::MAX_DATAGRAM,
     stun::{Kind, Message},
@@ -18,23 +18,27 @@ impl Core {
             return Err(DropReason::Oversized);
         }
         let class = class(bytes).ok_or(DropReason::BadClass)?;
-        let index = match self.by_path.get(&path) {
+        let mut index = match self.by_path.get(&path) {
             Some(Slot::Flow(flow)) => *flow,
             Some(Slot::Tombstone(_)) => return Err(DropReason::Tombstone),
             None => return Err(DropReason::UnknownNode),
         };
+        if class != Class::Stun && self.is_deserted(index, now) {
+            index = self.feed_deserted(index, path, now);
+        }
         let flow = &self.flows[index];
         let old = flow.old.filter(|old| old.path == path);
-        let (client, transport) = (flow.client, old.map_or(flow.transport, |old| old.transport));
-        if class == Class::Stun {
-            self.stun_of_node(index, old.is_some(), bytes, now)?;
+        let transport = old.map_or(flow.transport, |old| old.transport);
+        let whose = if class == Class::Stun {
+            self.stun_of_node(index, old.is_some(), bytes, now)?
         } else if flow.is_validated() {
             self.payload_of_node(transport, class, bytes.len(), now)?;
+            index
         } else {
             return Err(before_validation(class));
-        }
+        };
         self.transports[transport].traffic.to_client.add(bytes.len());
-        Ok(client)
+        Ok(self.flows[whose].client)
     }
 
     fn payload_of_node(&mut self, transport: u32, class: Class, length: usize, now: u64) -> Result<(), DropReason> {
@@ -48,16 +52,28 @@ impl Core {
         Ok(())
     }
 
-    /// The node is who its address says, on a private network: its messages are read, not authenticated.
-    fn stun_of_node(&mut self, index: u32, on_old_path: bool, bytes: &[u8], now: u64) -> Result<(), DropReason> {
+    /// The node is who its address says, on a private network: its messages are read, not authenticated. Says whose it is.
+    fn stun_of_node(&mut self, index: u32, on_old_path: bool, bytes: &[u8], now: u64) -> Result<u32, DropReason> {
         let message = Message::parse(bytes).map_err(|_| DropReason::BadStun)?;
+        if message.kind() == Kind::Request
+            && !on_old_path
+            && let Some(candidate) = self.candidate(index, now)
+            && self.flows[candidate].unproven.may_send(bytes.len())
+        {
+            self.flows[candidate].checks.note(message.transaction(), Asked::InPlaceOfAnother);
+            return Ok(candidate);
+        }
         let flow = &mut self.flows[index];
         if !flow.is_validated() && !flow.unproven.may_send(bytes.len()) {
             return Err(DropReason::Unproven);
         }
         match message.kind() {
             Kind::Request => {
-                flow.checks.note(message.transaction(), on_old_path);
+                let asked = if on_old_path { Asked::OnOldPath } else { Asked::Here };
+                flow.checks.note(message.transaction(), asked);
+                if !on_old_path || flow.old.is_some_and(|old| old.transport == flow.transport) {
+                    flow.asked.get_or_insert(now);
+                }
                 flow.chosen |= message.use_candidate() && !on_old_path;
                 if flow.chosen && flow.state == FlowState::Validated {
                     self.nominate(index, now);
@@ -71,6 +87,6 @@ impl Core {
             }
             Kind::Success | Kind::Error | Kind::Indication => {}
         }
-        Ok(())
+        Ok(index)
     }
 }

@@ -195,6 +195,8 @@ pub enum FlowEnd {
     Consent,
     /// A newer tuple took its place.
     Replaced,
+    /// Its client moved to another tuple, which took its path over.
+    Moved,
     /// The client's description named another ufrag than its STUN had claimed.
     ClaimMismatch,
     /// Another session's node uses the same port now.
@@ -210,6 +212,7 @@ impl FlowEnd {
             Self::Closed => "closed",
             Self::Consent => "consent",
             Self::Replaced => "replaced",
+            Self::Moved => "moved",
             Self::ClaimMismatch => "claim_mismatch",
             Self::BackendReused => "backend_reused",
             Self::HungUp => "hung_up",

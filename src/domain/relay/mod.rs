@@ -18,6 +18,7 @@ mod commands;
 mod core;
 mod credentials;
 pub mod demux;
+mod facts;
 mod flow;
 mod from_client;
 mod from_node;
@@ -27,6 +28,7 @@ mod settings;
 mod slab;
 mod stats;
 pub mod stun;
+mod succession;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -35,6 +37,7 @@ mod transport;
 pub use self::{
     core::Core,
     credentials::Credentials,
+    facts::{FlowFacts, MediaState, SessionFacts, TransportFacts},
     flow::FlowState,
     io::{ClientKey, Command, Event, EventKind, FlowEnd, Refused, TransportEnd, TransportId, TransportSpec, Verdict},
     settings::{POOL_SOCKETS, RelaySettings},

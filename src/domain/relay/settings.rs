@@ -21,6 +21,14 @@ pub(super) const BLAMED_SOURCES: usize = 8192;
 pub(super) const SWEEP_EVERY: Duration = Duration::from_millis(100);
 /// Parts of the table: every flow is looked at once in [`SWEEP_EVERY`] times this.
 pub(super) const SWEEP_SLICES: u32 = 10;
+/// Checks of the node that go unanswered for this long show that nobody is there any more: another tuple of the same
+/// client, if one proved itself meanwhile, takes the path over.
+pub(super) const UNANSWERED: Duration = Duration::from_millis(500);
+/// A path that carried the node's payload within this is the one that the node has chosen.
+pub(super) const FED: Duration = Duration::from_secs(1);
+/// Requests of one transport that are remembered, so that a copy from elsewhere is known as one: five minutes of a
+/// connection that is up. An older one that is replayed counts as a new tuple.
+pub(super) const REMEMBERED: usize = 128;
 /// How long a validated flow must be silent before another tuple may take its place.
 pub(super) const LIVE: Duration = Duration::from_secs(30);
 
@@ -50,9 +58,10 @@ pub struct RelaySettings {
     /// Wrong MESSAGE-INTEGRITY per second, of all sources together, before STUN of unknown tuples is dropped
     /// unparsed: what an attacker with a sniffed ufrag may cost.
     pub failures_per_second: u32,
-    /// STUN packets per second of one validated flow, and of all unvalidated flows of one transport together.
+    /// STUN packets per second of one validated flow, and of all the unvalidated flows that a transport may have together:
+    /// each of those has its own share.
     pub stun_per_second: u32,
-    /// New tuples per minute of one session.
+    /// New tuples per minute of one session, those not counted that prove themselves.
     pub tuples_per_minute: u32,
 }
 

@@ -29,6 +29,8 @@ pub enum DropReason {
     GlobalLimited,
     /// More authenticated STUN than a client has a use for.
     StunRate,
+    /// A request that passed before, from another address: a replay, or a copy of a network's.
+    Replayed,
     /// More new tuples than a roaming client makes.
     TupleRate,
     /// All tuples of the transport are live or the pool has no free port.
@@ -53,7 +55,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// All reasons, in the order of [`Stats::dropped`]'s cells.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Oversized,
         Self::BadClass,
         Self::UnknownTuple,
@@ -66,6 +68,7 @@ impl DropReason {
         Self::SourceLimited,
         Self::GlobalLimited,
         Self::StunRate,
+        Self::Replayed,
         Self::TupleRate,
         Self::TuplesFull,
         Self::TableFull,
@@ -93,6 +96,7 @@ impl DropReason {
             Self::SourceLimited => "source_limited",
             Self::GlobalLimited => "global_limited",
             Self::StunRate => "stun_rate",
+            Self::Replayed => "replayed",
             Self::TupleRate => "tuple_rate",
             Self::TuplesFull => "tuples_full",
             Self::TableFull => "table_full",
@@ -120,6 +124,11 @@ impl Traffic {
     pub(super) fn add(&mut self, bytes: usize) {
         self.packets += 1;
         self.bytes += bytes as u64;
+    }
+
+    pub(super) fn merge(&mut self, other: Self) {
+        self.packets += other.packets;
+        self.bytes += other.bytes;
     }
 }
 

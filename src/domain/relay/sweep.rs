@@ -46,6 +46,7 @@ impl Core {
             && now.saturating_sub(last) >= nanos(self.settings.stall)
         {
             self.transports[index].media = Media::Stalled { last };
+            self.transports[index].stalls += 1;
             self.stats.stalls += 1;
             self.say(index, EventKind::Stalled);
         }

@@ -105,7 +105,8 @@ impl Rig {
     /// Opens a flow and validates it; returns its pool socket.
     fn validated(&mut self, transport: u64, from: ClientKey) -> u8 {
         let request = self.request(transport);
-        let Verdict::ToNode { pool, .. } = self.send(from, &request) else { panic!("the request did not pass") };
+        let verdict = self.send(from, &request);
+        let Verdict::ToNode { pool, .. } = verdict else { panic!("the request did not pass: {verdict:?}") };
         self.validate(transport, from, pool);
         pool
     }
@@ -483,6 +484,197 @@ fn a_session_may_roam_only_so_often() {
 }
 
 #[test]
+fn tuples_that_prove_themselves_do_not_count() {
+    let mut rig = rig();
+    rig.open(spec(1));
+    for port in 1..=100 {
+        rig.validated(1, client(port));
+        rig.now += Duration::from_secs(5);
+    }
+    assert_eq!(rig.core.stats().dropped(DropReason::TupleRate), 0);
+}
+
+#[test]
+fn a_request_that_has_passed_is_good_for_no_other_tuple_and_its_replays_cost_the_client_nothing() {
+    let mut rig = rig();
+    rig.open(spec(1));
+    rig.validated(1, client(1));
+    let sniffed: Vec<Vec<u8>> = (0..100).map(|_| rig.request(1)).collect();
+    for request in &sniffed {
+        rig.now += Duration::from_millis(100);
+        assert_eq!(rig.send(client(1), request), to_node(0, 1));
+    }
+    for (request, port) in sniffed.iter().cycle().zip(1000..9000) {
+        assert_eq!(rig.send(client(port), request), dropped(DropReason::Replayed));
+    }
+    assert_eq!(rig.send(client(1), &sniffed[0]), to_node(0, 1), "the client itself may say it again");
+    assert_eq!(rig.core.stats().auth_failures, 0);
+
+    let request = rig.request(1);
+    assert_eq!(rig.send(client(2), &request), to_node(1, 1), "the client moves in the midst of it");
+    rig.validate(1, client(2), 1);
+}
+
+// === a client that moves ===
+
+/// A client at port 1 whose node has chosen its path, and which has moved to port 2 and proved it; the node's check of the
+/// old tuple is unanswered for so long.
+fn moved(unanswered: Duration) -> Rig {
+    let mut rig = rig();
+    rig.open(spec(1));
+    rig.validated(1, client(1));
+    rig.nominate(1, client(1));
+    rig.now += Duration::from_secs(1);
+    let check = rig.check([77; 12], false);
+    assert_eq!(rig.node_sends(0, 1, &check), Verdict::ToClient(client(1)));
+    assert_eq!(rig.validated(1, client(2)), 1);
+    rig.now += unanswered;
+    rig.events();
+    rig
+}
+
+#[test]
+fn a_client_that_moved_takes_over_the_path_that_its_node_has_chosen() {
+    let mut rig = moved(Duration::from_millis(500));
+
+    assert_eq!(rig.node_sends(0, 1, &RTP), Verdict::ToClient(client(2)));
+    assert_eq!(
+        rig.events()[..2],
+        [
+            EventKind::FlowClosed { client: client(1), reason: FlowEnd::Moved },
+            EventKind::Nominated { client: client(2) }
+        ]
+    );
+    assert_eq!(rig.send(client(2), &RTP), to_node(0, 1), "the node hears it where it heard it before");
+    assert_eq!(rig.send(client(1), &RTP), dropped(DropReason::Tombstone));
+    assert_eq!(rig.core.stats().flows, [0, 0, 1]);
+
+    // What the node asks on either path is answered there.
+    for (pool, id) in [(0, [1; 12]), (1, [2; 12])] {
+        let check = rig.check(id, false);
+        assert_eq!(rig.node_sends(pool, 1, &check), Verdict::ToClient(client(2)));
+        let answer = written::message(SUCCESS, id, "", false, CLIENT_PWD);
+        assert_eq!(rig.send(client(2), &answer), to_node(pool, 1));
+    }
+    rig.pass(Duration::from_secs(6));
+    assert_eq!(rig.node_sends(0, 1, &RTP), Verdict::ToClient(client(2)), "the old tuple is forgotten, its path is not");
+}
+
+#[test]
+fn a_client_may_move_again_and_again() {
+    let mut rig = moved(Duration::from_millis(500));
+    rig.node_sends(0, 1, &RTP);
+    for port in 3..50 {
+        let check = rig.check([port as u8; 12], false);
+        assert_eq!(rig.node_sends(0, 1, &check), Verdict::ToClient(client(port - 1)));
+        rig.validated(1, client(port));
+        rig.now += Duration::from_secs(1);
+        assert_eq!(rig.node_sends(0, 1, &RTP), Verdict::ToClient(client(port)));
+    }
+    assert_eq!(rig.core.stats().flows, [0, 0, 1]);
+}
+
+#[test]
+fn a_tuple_that_answers_its_node_keeps_its_path_whoever_else_proves_itself() {
+    let mut rig = moved(Duration::from_millis(499));
+    assert_eq!(rig.node_sends(0, 1, &RTP), Verdict::ToClient(client(1)), "it still may answer");
+
+    let answer = written::message(SUCCESS, [77; 12], "", false, CLIENT_PWD);
+    assert_eq!(rig.send(client(1), &answer), to_node(0, 1));
+    rig.now += Duration::from_secs(1);
+    assert_eq!(rig.node_sends(0, 1, &RTP), Verdict::ToClient(client(1)));
+    assert_eq!(rig.node_sends(1, 1, &RTP), Verdict::ToClient(client(2)));
+}
+
+#[test]
+fn nobody_inherits_who_has_not_proved_himself_since() {
+    let mut rig = rig();
+    rig.open(spec(1));
+    assert_eq!(rig.validated(1, client(2)), 0, "this one proved itself before");
+    rig.now += Duration::from_millis(1);
+    rig.validated(1, client(1));
+    rig.nominate(1, client(1));
+    rig.now += Duration::from_secs(1);
+    let check = rig.check([77; 12], false);
+    rig.node_sends(1, 1, &check);
+    let held_back = rig.request(1);
+    assert!(matches!(rig.send(client(3), &held_back), Verdict::ToNode { .. }), "an attacker kept this one to itself");
+    rig.now += Duration::from_secs(5);
+
+    assert_eq!(rig.node_sends(1, 1, &RTP), Verdict::ToClient(client(1)));
+}
+
+#[test]
+fn a_node_that_checks_no_new_path_finds_its_client_by_the_checks_that_the_old_tuple_does_not_answer() {
+    let mut rig = rig();
+    rig.open(spec(1));
+    rig.validated(1, client(1));
+    rig.nominate(1, client(1));
+    rig.now += Duration::from_secs(1);
+    let check = rig.check([77; 12], false);
+    rig.node_sends(0, 1, &check);
+    let (held_back, request) = (rig.request(1), rig.request(1));
+    assert_eq!(rig.send(client(3), &held_back), to_node(1, 1), "an attacker's");
+    assert_eq!(rig.send(client(2), &request), to_node(2, 1), "the client's");
+    rig.now += Duration::from_millis(500);
+    assert_eq!(rig.node_sends(0, 1, &RTP), Verdict::ToClient(client(1)));
+
+    // Every other check still asks the old tuple, the others ask who was heard since.
+    let mut asked = Vec::new();
+    for id in 1..=4 {
+        let check = rig.check([id; 12], false);
+        let Verdict::ToClient(whom) = rig.node_sends(0, 1, &check) else { panic!("the check went nowhere") };
+        asked.push(whom);
+        assert_eq!(rig.node_sends(0, 1, &RTP), Verdict::ToClient(client(1)), "media goes where it went");
+        let forged = written::message(SUCCESS, [id; 12], "", false, SERVER_PWD);
+        assert!(matches!(rig.send(client(3), &forged), Verdict::Drop(_)));
+    }
+    assert_eq!((asked[1], asked[3]), (client(1), client(1)));
+    assert!(asked.contains(&client(2)) && asked.contains(&client(3)), "{asked:?}");
+
+    let id = if asked[0] == client(2) { [1; 12] } else { [3; 12] };
+    let answer = written::message(SUCCESS, id, "", false, CLIENT_PWD);
+    assert_eq!(rig.send(client(3), &answer), dropped(DropReason::StunClass), "sniffed, and sent before its sender's");
+    assert_eq!(rig.send(client(2), &answer), to_node(0, 1));
+    assert_eq!(rig.node_sends(0, 1, &RTP), Verdict::ToClient(client(2)));
+    assert!(!rig.core.has_flow(client(1)));
+}
+
+#[test]
+fn an_old_tuple_that_answers_after_all_keeps_its_path() {
+    let mut rig = rig();
+    rig.open(spec(1));
+    rig.validated(1, client(1));
+    rig.nominate(1, client(1));
+    rig.now += Duration::from_secs(1);
+    let check = rig.check([77; 12], false);
+    rig.node_sends(0, 1, &check);
+    let request = rig.request(1);
+    rig.send(client(2), &request);
+    rig.now += Duration::from_millis(500);
+    assert_eq!(rig.node_sends(0, 1, &RTP), Verdict::ToClient(client(1)));
+    let check = rig.check([1; 12], false);
+    assert_eq!(rig.node_sends(0, 1, &check), Verdict::ToClient(client(2)));
+    assert_eq!(rig.send(client(1), &written::message(SUCCESS, [77; 12], "", false, CLIENT_PWD)), to_node(0, 1));
+
+    let late = written::message(SUCCESS, [1; 12], "", false, CLIENT_PWD);
+    assert_eq!(rig.send(client(2), &late), dropped(DropReason::StunClass));
+    assert_eq!(rig.node_sends(0, 1, &RTP), Verdict::ToClient(client(1)));
+}
+
+#[test]
+fn where_the_agents_chose_the_new_path_themselves_both_lead_to_the_client() {
+    let mut rig = moved(Duration::from_millis(500));
+    rig.nominate(1, client(2));
+
+    assert_eq!(rig.node_sends(1, 1, &RTP), Verdict::ToClient(client(2)));
+    assert!(rig.core.has_flow(client(1)), "nothing shows that the node has not left it");
+    assert_eq!(rig.node_sends(0, 1, &RTP), Verdict::ToClient(client(2)));
+    assert_eq!(rig.send(client(2), &RTP), to_node(1, 1));
+    assert_eq!(rig.core.stats().flows, [0, 0, 1]);
+}
+
+#[test]
 fn a_full_table_admits_nobody_and_ends_nobody() {
     let mut rig = rig_with(RelaySettings { max_flows: 1, ..RelaySettings::default() });
     rig.open(spec(1));
@@ -539,6 +731,7 @@ fn a_source_that_keeps_failing_is_not_parsed_any_more_but_its_neighbours_known_t
     assert_eq!(reasons.last(), Some(&DropReason::SourceLimited));
     let request = rig.request(1);
     assert_eq!(rig.send(client(1), &request), to_node(0, 1), "a known tuple of the same address");
+    let request = rig.request(1);
     assert_eq!(rig.send(client(2), &request), dropped(DropReason::SourceLimited));
     rig.now += Duration::from_millis(20);
     assert!(matches!(rig.send(client(2), &request), Verdict::ToNode { .. }), "forgiven at 50 per second");
@@ -686,7 +879,8 @@ fn a_restart_on_the_nodes_same_port_shares_the_path() {
 
     assert_eq!(rig.send(client(1), &new), to_node(0, 1));
     assert_eq!(rig.send(client(1), &old), to_node(0, 1));
-    assert_eq!(rig.send(client(2), &new), to_node(1, 1), "another tuple takes another socket");
+    let other = rig.request(2);
+    assert_eq!(rig.send(client(2), &other), to_node(1, 1), "another tuple takes another socket");
     rig.core.command(Command::Close(TransportId(1)), rig.now).unwrap();
     assert_eq!(rig.node_sends(0, 1, &RTP), Verdict::ToClient(client(1)));
 }

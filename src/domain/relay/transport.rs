@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::{
     Credentials, POOL_SOCKETS, Refused, TrafficCount, TransportId, TransportSpec, buckets::Bucket, hash::Seeded,
-    stun::Key,
+    settings::REMEMBERED, stun::Key,
 };
 use crate::domain::ids::SessionId;
 
@@ -13,7 +13,7 @@ use crate::domain::ids::SessionId;
 pub(super) struct Client {
     /// Hash of its ufrag.
     pub(super) ufrag: u64,
-    /// What it answers checks with. Not made ready: answers are few, and a ready key takes 700 bytes.
+    /// What it answers checks with.
     credentials: Credentials,
 }
 
@@ -49,8 +49,8 @@ pub(super) struct Transport {
     pub(super) generation: u64,
     pub(super) node: IpAddr,
     pub(super) node_is_lite: bool,
-    pub(super) ufrag: Box<str>,
-    pub(super) key: Key,
+    /// What the node's description says. No key is made ready: requests are few, and a ready key takes 1.2 KB.
+    pub(super) server: Credentials,
     pub(super) client: Option<Client>,
     pub(super) backend: Option<SocketAddr>,
     /// The next transport in the chain of those whose server ufrag hashes alike.
@@ -61,16 +61,19 @@ pub(super) struct Transport {
     /// Since when all that a client needs is known.
     pub(super) ready: Option<u64>,
     pub(super) first_stun: Option<u64>,
+    pub(super) first_media: Option<u64>,
     pub(super) nominated: bool,
     /// When the generation ends because a newer one took over.
     pub(super) ends: Option<u64>,
-    /// Authenticated STUN of all tuples that proved nothing yet.
-    pub(super) unproven_stun: Bucket,
+    /// Which requests have passed.
+    pub(super) remembered: Remembered,
     /// Bytes per second that pass in either direction, headroom included.
     pub(super) byte_rate: Option<u64>,
     pub(super) bytes_to_node: Bucket,
     pub(super) bytes_to_client: Bucket,
     pub(super) media: Media,
+    /// How often it stalled.
+    pub(super) stalls: u32,
     pub(super) traffic: TrafficCount,
 }
 
@@ -83,8 +86,7 @@ impl Transport {
             generation,
             node: spec.node.to_canonical(),
             node_is_lite: spec.node_is_lite,
-            ufrag: spec.server.ufrag.clone(),
-            key: Key::new(&spec.server.pwd),
+            server: spec.server.clone(),
             client: spec.client.as_ref().map(|client| Client::new(client, hash)),
             backend: spec.backend_port.map(|port| SocketAddr::new(spec.node.to_canonical(), port)),
             next_alike: None,
@@ -92,13 +94,15 @@ impl Transport {
             next_pool: 0,
             ready: None,
             first_stun: None,
+            first_media: None,
             nominated: false,
             ends: None,
-            unproven_stun: Bucket::default(),
+            remembered: Remembered::default(),
             byte_rate: spec.bytes_per_second.map(|rate| rate.saturating_mul(3) / 2),
             bytes_to_node: Bucket::default(),
             bytes_to_client: Bucket::default(),
             media: Media::Silent,
+            stalls: 0,
             traffic: TrafficCount::default(),
         };
         transport.note_ready(now);
@@ -115,6 +119,39 @@ impl Transport {
     /// Whether both belong to one client, this one the newer.
     pub(super) fn follows(&self, older: &Self) -> bool {
         self.session == older.session && self.generation > older.generation
+    }
+}
+
+/// The latest requests that passed, by the hash of their transaction: what comes again from a stranger is a copy.
+#[derive(Debug)]
+pub(super) struct Remembered {
+    cells: [u32; REMEMBERED],
+    next: usize,
+}
+
+impl Default for Remembered {
+    fn default() -> Self {
+        Self { cells: [0; REMEMBERED], next: 0 }
+    }
+}
+
+impl Remembered {
+    pub(super) fn has(&self, transaction: u64) -> bool {
+        self.cells.contains(&Self::cell(transaction))
+    }
+
+    pub(super) fn note(&mut self, transaction: u64) {
+        // A retransmission must not push others out.
+        if !self.has(transaction) {
+            self.cells[self.next] = Self::cell(transaction);
+            self.next = (self.next + 1) % REMEMBERED;
+        }
+    }
+
+    /// Half of the hash: in a hundred million requests a few are taken for copies, and their senders ask again. Zero is an
+    /// empty cell.
+    fn cell(transaction: u64) -> u32 {
+        ((transaction >> 32) as u32).max(1)
     }
 }
 

@@ -229,7 +229,7 @@ async fn a_viewer_that_takes_nothing_loses_frames_and_nobody_waits_for_him() {
 #[tokio::test]
 async fn one_connection_too_many_is_closed_at_once() {
     let (metrics, shutdown) = (Metrics::new(), Shutdown::new());
-    let acceptor = Acceptor::with_room_for(0, metrics.clone(), shutdown);
+    let acceptor = Acceptor::with_room_for(0, 1, metrics.clone(), shutdown);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (stream, peer) = listener.accept().await.unwrap();

@@ -28,6 +28,8 @@ pub struct WireFacts {
 pub enum TcpEnd {
     /// There are as many as there may be.
     Full,
+    /// There are as many of one source as there may be.
+    SourceFull,
     /// The client closed it, or it broke.
     HungUp,
     /// It brought a frame longer than a datagram can be.
@@ -43,13 +45,22 @@ pub enum TcpEnd {
 }
 
 impl TcpEnd {
-    const ALL: [Self; 7] =
-        [Self::Full, Self::HungUp, Self::BadFrame, Self::Unproven, Self::Slow, Self::FlowClosed, Self::Ending];
+    const ALL: [Self; 8] = [
+        Self::Full,
+        Self::SourceFull,
+        Self::HungUp,
+        Self::BadFrame,
+        Self::Unproven,
+        Self::Slow,
+        Self::FlowClosed,
+        Self::Ending,
+    ];
 
     /// The reason as metrics spell it.
     pub fn as_str(self) -> Word {
         match self {
             Self::Full => "full",
+            Self::SourceFull => "source_full",
             Self::HungUp => "hung_up",
             Self::BadFrame => "bad_frame",
             Self::Unproven => "unproven",
@@ -200,6 +211,11 @@ impl Metrics {
     /// A transport's first media passed, so long after its first authenticated STUN.
     pub fn media_started(&self, after: Duration) {
         self.0.media.first_media.observe(after.as_secs_f64());
+    }
+
+    /// An event of the relay found the queue of who watches its session full.
+    pub fn media_event_lost(&self) {
+        self.0.media.events_lost.inc();
     }
 
     /// A flow of the relay ended.

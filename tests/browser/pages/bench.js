@@ -11,12 +11,13 @@ class Client {
   events = [];
   videos = new Map();
 
-  constructor({ url, colour, isPlayMode = false, asksForIceServers = false }) {
+  constructor({ url, endpoint, colour, isPlayMode = false, asksForIceServers = false }) {
     if (colour) {
       this.picture = new Picture(colour);
     }
     this.sdk = new WebRTCAdaptor({
-      websocket_url: url,
+      // An endpoint is asked for the address at every connection.
+      ...(endpoint ? { httpEndpointUrl: endpoint } : { websocket_url: url }),
       isPlayMode,
       mediaConstraints: { video: true, audio: true },
       callback: (event, subject) => this.#note(event, subject),

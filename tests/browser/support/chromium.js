@@ -22,24 +22,24 @@ const LAUNCHES = 3;
 const LAUNCH_WITHIN_MS = 30_000;
 
 /** Starts a browser; resolves with puppeteer's browser and with `close`, which leaves nothing behind. */
-export async function startChromium() {
+export async function startChromium(moreFlags = []) {
   // A browser that hangs at its start has tested nothing: it is started anew, with a new profile.
   for (let attempt = 1; attempt < LAUNCHES; attempt += 1) {
     try {
-      return await launch();
+      return await launch(moreFlags);
     } catch (error) {
       console.log(`chromium did not start (${error.message}): again`);
     }
   }
-  return launch();
+  return launch(moreFlags);
 }
 
-async function launch() {
+async function launch(moreFlags) {
   const profile = await mkdtemp(join(tmpdir(), "forebay-chromium-"));
   const browser = await puppeteer.launch({
     executablePath: process.env.CHROMIUM_BIN ?? "/usr/bin/chromium",
     headless: true,
-    args: FLAGS,
+    args: [...FLAGS, ...moreFlags],
     userDataDir: profile,
     timeout: LAUNCH_WITHIN_MS,
   });

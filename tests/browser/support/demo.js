@@ -19,7 +19,17 @@ export class Demo {
 
   /** Starts a demo and resolves when it has said that it is ready. */
   static async start(extraArguments = []) {
-    const demo = new Demo(extraArguments);
+    const options = ["demo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--media", "127.0.0.1:0"];
+    return Demo.#run([...options, ...extraArguments]);
+  }
+
+  /** Starts a door by its configuration file, `forebay serve`, and resolves when it has said that it is ready. */
+  static async serve(file) {
+    return Demo.#run(["serve", "--config", file]);
+  }
+
+  static async #run(options) {
+    const demo = new Demo(options);
     try {
       await demo.#ready();
       return demo;
@@ -29,10 +39,9 @@ export class Demo {
     }
   }
 
-  constructor(extraArguments) {
+  constructor(options) {
     const binary = process.env.FOREBAY_BIN ?? DEFAULT_BINARY;
-    const options = ["demo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--media", "127.0.0.1:0"];
-    this.#child = spawn(binary, [...options, ...extraArguments], { stdio: ["ignore", "pipe", "pipe"] });
+    this.#child = spawn(binary, options, { stdio: ["ignore", "pipe", "pipe"] });
     this.#ended = new Promise((resolve) => {
       this.#child.once("error", (error) => resolve({ error }));
       this.#child.once("exit", (code, signal) => resolve({ code, signal }));
@@ -52,7 +61,7 @@ export class Demo {
     const first = await within(READY_WITHIN_MS, "the demo is ready", Promise.race([line, ended]));
     const [, http, admin] = READY.exec(first) ?? [];
     if (!http) throw new Error(`not a ready line: ${first}`);
-    /** Where the door listens, `http://IP:PORT`. */
+    /** Where the door listens, `http://IP:PORT` or `https://IP:PORT`. */
     this.http = http;
     /** Where its admin API listens, `http://IP:PORT`. */
     this.admin = admin;

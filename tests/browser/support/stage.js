@@ -17,12 +17,13 @@ export const BLUE = [30, 30, 200];
 
 /** A demo, a browser and a page server, shared by the tests of one file. */
 export class Stage {
-  static async open() {
+  /** `door` starts what stands in for the demo; `flags` are further ones for the browser. */
+  static async open({ door = () => Demo.start(), flags = [] } = {}) {
     const stage = new Stage();
     try {
-      stage.demo = await Demo.start();
+      stage.demo = await door();
       stage.pages = await servePages();
-      stage.chromium = await startChromium();
+      stage.chromium = await startChromium(flags);
       return stage;
     } catch (error) {
       await stage.close().catch(() => {});

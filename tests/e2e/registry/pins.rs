@@ -20,6 +20,8 @@ use crate::support::mongod::{Mongod, Shape};
 
 /// Publishes of all doors together, two of each stream.
 const PUBLISHES: usize = 10_000;
+/// No play waits here.
+const WAIT: Duration = Duration::ZERO;
 /// Streams that are raced for at a time.
 const AT_ONCE: usize = 16;
 
@@ -42,7 +44,7 @@ fn origins(mongod: &Mongod) -> Config {
 
 async fn router(config: &Config) -> (Router, Registry, Shutdown) {
     let (registry, shutdown) = door(config, Backing::Mongo).await;
-    (Router::new(registry.clone(), Duration::from_secs(2)), registry, shutdown)
+    (Router::new(registry.clone()), registry, shutdown)
 }
 
 fn ask(stream: &str, room: Option<&str>) -> Ask {
@@ -72,7 +74,7 @@ async fn two_doors_that_place_one_stream_at_the_same_time_place_it_on_one_origin
     let races = stream::iter(0..PUBLISHES / 2).map(async |nth| {
         let ask = ask(&format!("race-{nth}"), None);
         let (seed, app) = (fastrand::u64(..), app());
-        let (a, b) = join(one.place(&app, &ask, seed), two.place(&app, &ask, !seed)).await;
+        let (a, b) = join(one.place(&app, &ask, seed, WAIT), two.place(&app, &ask, !seed, WAIT)).await;
         let (a, b) = (a.expect("origins take it"), b.expect("origins take it"));
         (a.node().clone(), b.node().clone())
     });
@@ -107,20 +109,21 @@ async fn members_of_a_room_meet_on_one_origin_whichever_door_they_come_by() {
     for nth in 0..20 {
         let room = format!("room-{nth}");
         let (first, second) = (ask(&format!("{room}-a"), Some(&room)), ask(&format!("{room}-b"), Some(&room)));
-        let (a, b) = join(one.place(&app, &first, nth), two.place(&app, &second, !nth)).await;
+        let (a, b) = join(one.place(&app, &first, nth, WAIT), two.place(&app, &second, !nth, WAIT)).await;
         let (a, b) = (a.unwrap(), b.unwrap());
         assert_eq!(a.node(), b.node(), "{room}");
     }
     // An origin that takes no legs any more is nobody's home.
-    let (room, home) = ("room-0", one.place(&app, &ask("room-0-c", Some("room-0")), 1).await.unwrap().node().clone());
+    let (room, home) =
+        ("room-0", one.place(&app, &ask("room-0-c", Some("room-0")), 1, WAIT).await.unwrap().node().clone());
     one_registry.drain(home.as_str(), &forebay::domain::drain::DrainWish::default()).await.unwrap();
     super::rig::eventually("the other door knows", async || {
-        two.place(&app, &ask("probe", None), 3).await.unwrap().node() != &home
+        two.place(&app, &ask("probe", None), 3, WAIT).await.unwrap().node() != &home
             && _two_registry.drain_of(&home).is_some()
     })
     .await;
     let (first, second) = (ask("room-0-d", Some(room)), ask("room-0-e", Some(room)));
-    let (a, b) = join(one.place(&app, &first, 5), two.place(&app, &second, 6)).await;
+    let (a, b) = join(one.place(&app, &first, 5, WAIT), two.place(&app, &second, 6, WAIT)).await;
     let (a, b) = (a.unwrap(), b.unwrap());
     assert!(a.node() == b.node() && *a.node() != home, "{:?} {:?}", a.node(), b.node());
     end_one.stop();

@@ -4,9 +4,13 @@ use std::time::{Duration, Instant};
 
 use super::{
     RELAYED,
-    rebinds::{Pair, pair},
+    rebinds::{BACK, Pair, gap_after_rebind, pair},
 };
-use crate::support::{process::Process, udp_path::Attacker, webrtc_peer};
+use crate::support::{
+    process::Process,
+    udp_path::{Attacker, UdpPath},
+    webrtc_peer,
+};
 
 /// The longest time without video that a viewer may see during an attack.
 const UNNOTICED: Duration = Duration::from_millis(200);
@@ -73,5 +77,53 @@ async fn who_replays_a_sniffed_request_from_other_ports_gets_no_media_and_no_vie
             pair.publish.stop();
             pair.publish.until_has("publish_finished").await;
         }
+    }
+}
+
+/// Replays all that it has sniffed of a client, and goes on sniffing, from as many ports, in rotation; never ends.
+async fn replay_all(road: &UdpPath, attackers: &mut [Attacker]) {
+    let mut pace = tokio::time::interval(Duration::from_millis(2));
+    for nth in 0.. {
+        pace.tick().await;
+        let sniffed = {
+            let heard = road.to_door();
+            heard.requests[nth % heard.requests.len()].clone()
+        };
+        attackers[nth % attackers.len()].send(&sniffed).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_replays_does_not_keep_a_client_that_moves_from_its_media() {
+    let door = Process::start(&RELAYED).await;
+    for victim in ["viewer", "publisher"] {
+        let pair = pair(&door, webrtc_peer::stack).await;
+        let road = if victim == "viewer" { &pair.viewers_road } else { &pair.publishers_road };
+        let mut attackers = Vec::new();
+        for _ in 0..100 {
+            attackers.push(Attacker::of(road).await);
+        }
+        let gap = tokio::select! {
+            () = replay_all(road, &mut attackers) => unreachable!("it never ends"),
+            gap = async {
+                pair.play.until_more_video(50).await;
+                gap_after_rebind(road, &pair.play).await
+            } => gap,
+        };
+        let mut media = 0;
+        for attacker in &mut attackers {
+            attacker.listen(Duration::from_millis(1)).await;
+            media += attacker.heard.media_bytes;
+        }
+        let replayed = door.metric("forebay_media_drops_total{reason=\"replayed\"}").await.unwrap_or(0.0);
+        println!(
+            "a {victim} moves under {replayed} replays: media is back after {gap:?}; {media} bytes of it elsewhere"
+        );
+        assert!(gap < BACK, "{gap:?}");
+        assert_eq!(media, 0);
+        assert!(replayed > 100.0, "{replayed} of the replays were known as such");
+        pair.play.stop();
+        pair.publish.stop();
+        pair.publish.until_has("publish_finished").await;
     }
 }

@@ -16,6 +16,7 @@ mod following;
 mod junk;
 mod namespaces;
 mod rebinds;
+mod restarts;
 
 const RELAYED: [&str; 7] = ["demo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--media", "127.0.0.1:0"];
 

@@ -63,6 +63,8 @@ pub(crate) struct Generation {
     pub(crate) backend: SocketAddr,
     pairs: BTreeMap<u8, Pair>,
     selected: Option<u8>,
+    /// The node never leaves the path that it has chosen, and checks no other.
+    pub(crate) stays: bool,
 }
 
 impl Generation {
@@ -73,7 +75,17 @@ impl Generation {
         };
         let (server, client) = (credentials("s"), credentials("c"));
         let (server_key, client_key) = (stun::key(&server.pwd), stun::key(&client.pwd));
-        Self { id, server, client, server_key, client_key, backend, pairs: BTreeMap::new(), selected: None }
+        Self {
+            id,
+            server,
+            client,
+            server_key,
+            client_key,
+            backend,
+            pairs: BTreeMap::new(),
+            selected: None,
+            stays: false,
+        }
     }
 
     /// The same path in the words of somebody else.
@@ -135,6 +147,9 @@ impl Generation {
         id: TransactionId,
         now: Instant,
     ) -> Option<Datagram> {
+        if self.stays && self.selected.is_some_and(|selected| selected != pool) {
+            return None;
+        }
         let pair = self.pairs.entry(pool).or_default();
         pair.wanted |= nominate;
         let valid = is_valid(pair, now);
@@ -152,20 +167,24 @@ impl Generation {
         pair.answered = Some(now);
         if pair.wanted || (node_controls && !was_valid) {
             pair.wanted = false;
-            self.selected = Some(pool);
+            if self.selected.is_none() || !self.stays {
+                self.selected = Some(pool);
+            }
         }
     }
 
     /// The checks that keep the node's paths open. One that was never answered is given up after a few.
     pub(crate) fn node_checks(&mut self, nominate: bool, mut id: impl FnMut() -> TransactionId) -> Vec<(u8, Datagram)> {
         let open = |pair: &&Pair| pair.asked.len() < 6 || pair.answered.is_some();
-        let pools: Vec<u8> = self.pairs.iter().filter(|(_, pair)| open(pair)).map(|(pool, _)| *pool).collect();
+        let left = |pool: u8| self.stays && self.selected.is_some_and(|selected| selected != pool);
+        let pools = self.pairs.iter().filter(|(pool, pair)| open(pair) && !left(**pool));
+        let pools: Vec<u8> = pools.map(|(pool, _)| *pool).collect();
         pools.into_iter().map(|pool| (pool, self.node_check(pool, id(), nominate))).collect()
     }
 
     /// Where the node sends media.
     pub(crate) fn selected(&self, now: Instant) -> Option<u8> {
-        self.selected.filter(|pool| self.pairs.get(pool).is_some_and(|pair| is_valid(pair, now)))
+        self.selected.filter(|pool| self.stays || self.pairs.get(pool).is_some_and(|pair| is_valid(pair, now)))
     }
 }
 
@@ -178,6 +197,8 @@ fn is_valid(pair: &Pair, now: Instant) -> bool {
 pub(crate) struct Peer {
     pub(crate) session: SessionId,
     pub(crate) node_controls: bool,
+    /// Whether its node never leaves a path.
+    pub(crate) node_stays: bool,
     /// Where it sends from now, and where it sent from before.
     pub(crate) address: SocketAddr,
     pub(crate) past: Vec<SocketAddr>,

@@ -39,6 +39,11 @@ fn nothing_is_ever_sent_to_an_address_that_is_neither_an_authenticated_client_no
             assert!(seen.contains_key(*expected), "the simulation never reached {expected}: it proves little");
         }
         assert!(seen["sessions that reached the calm"] > outcomes.len() as u64 / 2, "too few lives ended calmly");
+        let lost = seen.get("sessions that stubborn nodes lost").copied().unwrap_or(0);
+        assert!(
+            lost * 100 < seen["sessions of stubborn nodes"],
+            "{lost} sessions of nodes that never leave a path ended"
+        );
     }
 }
 
@@ -56,9 +61,11 @@ const EXPECTED: &[&str] = &[
     "drop dtls_before_validation",
     "drop media_before_validation",
     "drop unknown_node",
+    "drop replayed",
     "flow closed",
     "flow consent",
     "flow replaced",
+    "flow moved",
     "flow claim_mismatch",
     "transport closed",
     "transport superseded",

@@ -18,7 +18,7 @@ use super::{
 };
 
 pub(super) const CHAOS: Duration = Duration::from_millis(3000);
-const CALM: Duration = Duration::from_millis(1200);
+const CALM: Duration = Duration::from_millis(2200);
 const CHECKS_EVERY: u64 = 250;
 const MEDIA_EVERY: u64 = 250;
 pub(super) const ATTACK_EVERY: u64 = 80;
@@ -113,10 +113,11 @@ impl World {
     fn begin(&mut self, at: usize) {
         let session = SessionId(at as u64 + 1);
         let address = SocketAddr::from(([203, 0, 113, 10 + at as u8], 40_000));
-        let node_controls = self.rng.bool();
+        let (node_controls, node_stays) = (self.rng.bool(), self.rng.u8(..4) == 0);
         self.peers.push(Peer {
             session,
             node_controls,
+            node_stays,
             address,
             past: Vec::new(),
             generations: Vec::new(),
@@ -153,7 +154,8 @@ impl World {
             Some(last) if same_port => last.backend.port(),
             _ => 50_000 + id.0 as u16,
         };
-        let generation = Generation::new(id, SocketAddr::from((node, port)));
+        let mut generation = Generation::new(id, SocketAddr::from((node, port)));
+        generation.stays = self.peers[at].node_stays;
         let (client, known_port) = (self.rng.bool(), self.rng.bool());
         let spec = generation.spec(session, client, known_port);
         self.core.command(Command::Open(spec), self.now).unwrap();
@@ -258,6 +260,11 @@ impl World {
             }
             let recent = |at: Option<Instant>| at.is_some_and(|at| self.now - at < Duration::from_millis(600));
             let (up, down) = (recent(peer.last_up), recent(peer.last_down));
+            if peer.node_stays {
+                // What such a node loses by breaking RFC 8445, the relay makes good nearly always.
+                self.count(if up && down { "sessions of stubborn nodes" } else { "sessions that stubborn nodes lost" });
+                continue;
+            }
             self.count("sessions that reached the calm");
             self.hold(up && down, "a session has no media in the calm");
         }
