@@ -40,6 +40,7 @@ use tokio_util::sync::CancellationToken;
 pub use directory::{Card, Directory, News, Page};
 pub use http::{HttpAsk, HttpNode, NoNode};
 pub use index::{Full, Occupancy, SessionSeat};
+pub use router::{Router, Seated};
 pub use whip::{Post, Resource, ResourceId, Resources};
 
 use crate::{

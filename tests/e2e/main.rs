@@ -8,6 +8,7 @@ mod admin;
 mod cluster;
 mod demo_nodes;
 mod door;
+mod drains;
 mod http;
 mod ice_tcp;
 mod listeners;
