@@ -3,7 +3,7 @@
 use std::{io::Write, process::ExitCode};
 
 use forebay::{
-    app::{self, AppError},
+    app::{self, AppError, Given},
     cli::{self, Command, Exit, Failure, Stop, operate},
 };
 
@@ -27,11 +27,16 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> Result<(), Stop> {
+    // Before there are threads: it reads and changes the environment.
+    let given = match &command {
+        Command::Serve(_) => Given::take().map_err(failed)?,
+        _ => Given::default(),
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|why| failed(why.into()))?;
     let ran = match command {
         Command::Check(file) => app::check(&file.config).map_err(failed),
-        Command::Serve(file) => runtime.block_on(app::serve(&file.config)).map_err(failed),
+        Command::Serve(file) => runtime.block_on(app::serve(&file.config, given)).map_err(failed),
         Command::Demo(options) => runtime.block_on(app::run_demo(options)).map_err(failed),
         Command::DemoNode(options) => runtime.block_on(app::run_demo_node(options)).map_err(failed),
         Command::Status(options) => runtime.block_on(operate::status(options)).map_err(refused),

@@ -13,8 +13,16 @@ const KEEPALIVE: Duration = Duration::from_secs(15);
 /// Bytes that nobody acknowledges for so long end the connection (`TCP_USER_TIMEOUT`).
 const UNACKNOWLEDGED: Duration = Duration::from_secs(20);
 
-/// Binds a listener; port 0 picks a free one.
-pub fn listen(bind: SocketAddr) -> io::Result<TcpListener> {
+/// How long answers that are under way may still take on a thread of [`serve_on_thread`] that accepts no more.
+pub const PARTING: Duration = Duration::from_secs(1);
+
+/// Binds a listener on the runtime that calls; port 0 picks a free one.
+pub fn listen(at: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::from_std(bind(at)?)
+}
+
+/// Binds a listener for whatever runtime; port 0 picks a free one.
+pub fn bind(bind: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(bind), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     if bind.is_ipv6() {
@@ -23,7 +31,7 @@ pub fn listen(bind: SocketAddr) -> io::Result<TcpListener> {
     socket.set_nonblocking(true)?;
     socket.bind(&bind.into())?;
     socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    Ok(socket.into())
 }
 
 /// Sets what every connection of the door has: no delay, keepalive, a bound on unacknowledged bytes.
@@ -34,17 +42,23 @@ pub fn tune(stream: &TcpStream) -> io::Result<()> {
     socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))
 }
 
-/// Binds a listener and serves it on a thread and a runtime of its own, so that busy rooms cannot delay it. Returns the
-/// real address once it is bound; the thread ends when `stop` is cancelled.
+/// Serves a listener on a thread and a runtime of its own, so that busy rooms cannot delay it, and returns its address.
+/// When `stop` is cancelled nothing more is accepted; what is under way has [`PARTING`] to finish.
 ///
 /// # Errors
-/// The address cannot be bound, or no thread or runtime started.
-pub fn serve_on_thread<S, F>(name: &str, bind: SocketAddr, stop: CancellationToken, serve: S) -> io::Result<SocketAddr>
+/// No thread or runtime started.
+pub fn serve_on_thread<S, F>(
+    name: &str,
+    listener: std::net::TcpListener,
+    stop: CancellationToken,
+    serve: S,
+) -> io::Result<SocketAddr>
 where
     S: FnOnce(TcpListener) -> F + Send + 'static,
     F: Future,
 {
-    let (tell, bound) = mpsc::sync_channel(1);
+    let address = listener.local_addr()?;
+    let (tell, started) = mpsc::sync_channel(1);
     thread::Builder::new().name(name.to_owned()).spawn(move || {
         // The runtime lives and dies on this thread: a runtime must not be dropped inside another one.
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -52,15 +66,27 @@ where
             Err(why) => return drop(tell.send(Err(why))),
         };
         runtime.block_on(async {
-            match listen(bind).and_then(|listener| Ok((listener.local_addr()?, listener))) {
-                Ok((address, listener)) => {
+            match TcpListener::from_std(listener) {
+                Ok(listener) => {
                     // Whoever started this may have given up meanwhile; `stop` says so.
                     let _ = tell.send(Ok(address));
                     stop.run_until_cancelled(serve(listener)).await;
+                    tokio::time::sleep(PARTING).await;
                 }
                 Err(why) => drop(tell.send(Err(why))),
             }
         });
     })?;
-    bound.recv().unwrap_or_else(|_| Err(io::Error::other("the thread ended before it was bound")))
+    started.recv().unwrap_or_else(|_| Err(io::Error::other("the thread ended before it served")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taken_port_is_an_error() {
+        let taken = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        assert!(bind(taken.local_addr().unwrap()).is_err());
+    }
 }

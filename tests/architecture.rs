@@ -219,7 +219,7 @@ fn unsafe_words<'a>(file: &'a str, tokens: &'a [Token]) -> impl Iterator<Item = 
     found.map(move |token| format!("src/{file}:{}: `unsafe`, which only src/{UNSAFE_FILE} may hold", token.line))
 }
 
-/// `front/ws.rs` and `front/mod.rs` are of room `front`, `app.rs` is room `app`.
+/// `front/ws.rs` and `front/mod.rs` are of room `front`, `app/mod.rs` is room `app`.
 fn room_of(file: &str) -> &str {
     file.split('/').next().map_or(file, |first| first.trim_end_matches(".rs"))
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use forebay::config::{Config, known_keys};
+use forebay::config::{Config, Proxy, known_keys};
 
 /// What stands behind a commented key that has no default but an example.
 const EXAMPLE: &str = "# no default";
@@ -33,7 +33,7 @@ fn every_file_in_config_loads() {
         }
         loaded += 1;
     }
-    assert!(loaded >= 2, "forebay.toml and demo.toml are there");
+    assert!(loaded >= 4, "forebay.toml, demo.toml and those for Alibaba Cloud are there");
 }
 
 #[test]
@@ -44,6 +44,36 @@ fn the_demo_starts_from_its_file() {
     assert_eq!(names, ["origin-1", "origin-2", "edge-1", "edge-2", "edge-3"]);
     assert!(demo.apps.get(&"LiveApp".parse().expect("a name")).is_some());
     assert!(demo.mongo.is_none());
+}
+
+fn loaded(name: &str) -> Config {
+    Config::load(&directory().join(name), &BTreeMap::new()).unwrap_or_else(|problems| panic!("{name}:\n{problems}"))
+}
+
+#[test]
+fn behind_an_slb_only_its_own_addresses_say_who_the_client_is() {
+    let config = loaded("alibaba-behind-slb.toml");
+    let [http, tls] = &config.listen[..] else { panic!("a plain listener and one with TLS") };
+    assert!(!http.tls && http.proxy == Proxy::Off);
+    assert!(tls.tls && tls.proxy == Proxy::Required);
+    for listen in &config.listen {
+        let trusts = |ip: [u8; 4]| listen.trusted.iter().any(|range| range.contains(ip.into()));
+        assert!(trusts([100, 64, 0, 7]) && trusts([10, 0, 100, 9]), "CLB's range and the ALB's vSwitches");
+        assert!(!trusts([10, 0, 1, 1]) && !trusts([8, 8, 8, 8]));
+        assert!(!listen.ice_tcp, "media goes past the load balancer");
+    }
+    // NLB looks away after two probes at 10 s.
+    assert!(config.health.bind.is_some() && config.shutdown.lame_duck.as_secs() >= 20);
+}
+
+#[test]
+fn instead_of_an_slb_a_door_has_a_name_of_its_own_and_takes_media_over_tcp() {
+    let config = loaded("alibaba-instead-of-slb.toml");
+    let [public, local] = &config.listen[..] else { panic!("a public listener and a local one") };
+    assert!(public.tls && public.ice_tcp && public.bind.port() == 443 && public.trusted.is_empty());
+    assert!(local.bind.ip().is_loopback());
+    assert_eq!(config.door.public_url.as_deref(), Some("https://door-1.live.example"));
+    assert_eq!(config.media.external_ips.len(), 1);
 }
 
 #[test]
@@ -109,4 +139,49 @@ fn the_readme_names_every_metric_as_it_is() {
     let table = format!("| metric | kind | labels | says |\n|---|---|---|---|\n{rows}");
     let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
     assert!(readme.contains(&table), "README.md shall hold this table:\n{table}");
+}
+
+#[test]
+fn dashboards_and_alerts_use_only_metrics_that_exist_with_labels_that_they_have() {
+    let metrics = forebay::telemetry::metrics::Metrics::new();
+    let samples: BTreeMap<String, &[&str]> = metrics
+        .describe()
+        .iter()
+        .flat_map(|metric| {
+            let suffixes: &[&str] = match metric.kind {
+                "counter" => &["_total"],
+                "histogram" => &["_bucket", "_sum", "_count"],
+                _ => &[""],
+            };
+            suffixes.iter().map(|suffix| (format!("{}{suffix}", metric.name), metric.labels))
+        })
+        .collect();
+    for file in ["deploy/alerts.yaml", "deploy/grafana/forebay.json"] {
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(file);
+        let text = std::fs::read_to_string(path).unwrap().replace("\\\"", "\"");
+        let mut found = 0;
+        for (at, _) in text.match_indices("forebay_") {
+            let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+            if text[..at].ends_with(word) {
+                continue;
+            }
+            let (name, rest) = text[at..].split_at(text[at..].find(|c| !word(c)).unwrap());
+            let labels = samples.get(name).unwrap_or_else(|| panic!("{file}: there is no {name}"));
+            found += 1;
+            let Some(selector) = rest.strip_prefix('{').and_then(|rest| rest.split_once('}')) else { continue };
+            for matcher in selector.0.split(',') {
+                let label = matcher.trim().split(['=', '!']).next().unwrap();
+                assert!(label == "instance" || labels.contains(&label), "{file}: {name} has no label {label:?}");
+            }
+        }
+        assert!(found > 10, "{file} uses {found} metrics");
+    }
+    let dashboard = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/grafana/forebay.json");
+    let dashboard: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(dashboard).unwrap()).unwrap();
+    assert!(dashboard["panels"].as_array().unwrap().len() > 10);
+    let alerts = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/alerts.yaml")).unwrap();
+    for part in ["expr: ", "for: ", "severity: ", "summary: "] {
+        let (alerts, parts) = (alerts.matches("- alert: ").count(), alerts.matches(part).count());
+        assert_eq!(parts, alerts, "each alert has its {part}");
+    }
 }

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     clock,
-    config::ShutdownConfig,
+    config::Live,
     domain::session::{CloseReason, Input},
     health::Readiness,
     registry::{DoorView, Registry},
@@ -115,7 +115,7 @@ pub(super) struct Emptier {
     sessions: Sessions,
     registry: Registry,
     readiness: Readiness,
-    defaults: ShutdownConfig,
+    config: Live,
     order: Mutex<Option<Order>>,
 }
 
@@ -130,8 +130,8 @@ struct Order {
 
 impl Emptier {
     pub(super) fn new(state: &AdminState) -> Arc<Self> {
-        let AdminState { sessions, registry, readiness, shutdown, .. } = state.clone();
-        Arc::new(Self { sessions, registry, readiness, defaults: shutdown, order: Mutex::default() })
+        let AdminState { sessions, registry, readiness, config, .. } = state.clone();
+        Arc::new(Self { sessions, registry, readiness, config, order: Mutex::default() })
     }
 
     /// What it does now, if anything.
@@ -234,8 +234,8 @@ impl Door {
         let snapshot = state.registry.snapshot();
         let gone = state.registry.drains().into_iter().filter(|view| snapshot.get(&view.node).is_none());
         Self {
-            name: state.door_name.clone(),
-            id: own.into_iter().next().map_or_else(|| state.door_name.clone(), |door| door.id),
+            name: state.config.now().door.name.clone(),
+            id: own.into_iter().next().map_or_else(|| state.config.now().door.name.clone(), |door| door.id),
             version: telemetry::VERSION,
             commit: telemetry::COMMIT,
             started_at: clock::rfc3339(inner.started),
@@ -268,14 +268,14 @@ pub(super) async fn put(
             Problem::bad_request("bad_drain", format!("{key}: write a duration such as \"60s\", at most a day"))
         }),
     };
-    let defaults = &inner.emptier.defaults;
+    let defaults = inner.emptier.config.now().shutdown.clone();
     let lame_duck = read("lame_duck", wish.lame_duck, defaults.lame_duck)?;
     let deadline = read("deadline", wish.deadline, defaults.deadline)?;
     let before = inner.emptier.now();
     if let Some(work) = inner.emptier.begin(lame_duck, deadline) {
         inner.door.spawn(work);
         tracing::info!(lame_duck_ms = ms(lame_duck), deadline_ms = ms(deadline), "this door empties itself");
-        caller.changed(&inner, "drain_door", &inner.state.door_name, &before, &inner.emptier.now());
+        caller.changed(&inner, "drain_door", &inner.state.config.now().door.name, &before, &inner.emptier.now());
     }
     Ok(Json(Door::of(&inner)))
 }
@@ -290,6 +290,6 @@ pub(super) async fn delete(
     if !inner.emptier.end() {
         return Err(Problem::conflict("not_draining", "nobody has asked this door to drain"));
     }
-    caller.changed(&inner, "undrain_door", &inner.state.door_name, &before, &None);
+    caller.changed(&inner, "undrain_door", &inner.state.config.now().door.name, &before, &None);
     Ok(Json(Door::of(&inner)))
 }

@@ -18,6 +18,7 @@ use super::{
     words::{Kind, Status},
 };
 use crate::{
+    clock,
     domain::{
         balance::{self, Candidate, PlaceError, Placement, Request, Snapshot, Want},
         ids::{self, AppName, NodeId, StreamId, StreamKey},
@@ -137,6 +138,8 @@ pub(super) struct Store {
     watching: &'static str,
     /// The writers' clocks minus this door's.
     clock_skew_ms: i64,
+    /// Since when it does not answer. RFC 3339, UTC; null while it does.
+    away_since: Option<String>,
 }
 
 impl Store {
@@ -153,6 +156,10 @@ impl Store {
                 Watching::Expiry => "expiry",
             },
             clock_skew_ms: store.clock_skew_ms,
+            away_since: match store.status {
+                StoreStatus::None | StoreStatus::Up => None,
+                StoreStatus::Away(since) => Some(clock::rfc3339(since)),
+            },
         }
     }
 }
@@ -174,7 +181,7 @@ pub(super) async fn explain(
 
 /// What the store says of the stream, and the answer.
 pub(super) async fn ask(inner: &Inner, question: &Question) -> Result<(Lookup, Explained), Problem> {
-    if inner.state.apps.get(&question.app).is_none() {
+    if inner.state.config.now().apps.get(&question.app).is_none() {
         let detail = "the configuration knows no such app, so its clients get a 404";
         return Err(Problem::not_found("unknown_app", detail));
     }
@@ -261,7 +268,7 @@ impl Explained {
             self.refusal = Some(Reject::NoSuchStream.definition());
             self.reason = format!(
                 "the stream is not live: a play waits {} for it to be, then it is refused",
-                humantime::format_duration(state.play_wait)
+                humantime::format_duration(state.config.now().play.wait)
             );
             return;
         };

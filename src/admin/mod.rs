@@ -16,6 +16,7 @@
 //! | `PUT /v1/log` | [`log`] |
 //! | `GET /v1/events` | [`events`] |
 //! | `GET /metrics`, `/openapi.json` | [`metrics`], [`openapi`] |
+//! | `GET /`, `/page/…` | [`page`], the dashboard |
 //!
 //! A change is written to the audit log (`forebay::audit`): who, from where, what, before and after ([`access`]).
 
@@ -31,6 +32,7 @@ mod log;
 mod metrics;
 mod nodes;
 mod openapi;
+mod page;
 mod problem;
 mod server;
 mod sessions;
@@ -41,20 +43,22 @@ mod tests;
 mod words;
 
 use std::{
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use tokio::{
     runtime::Handle,
     sync::{Semaphore, broadcast},
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock,
-    config::{self, Apps, ShutdownConfig},
+    config::{self, Live},
     health::{Probes, Readiness},
+    net,
     registry::Registry,
     sessions::Sessions,
     shutdown::Shutdown,
@@ -76,14 +80,8 @@ pub struct AdminState {
     pub metrics: Metrics,
     /// The running logs; absent where the process has none of its own.
     pub logs: Option<LogHandle>,
-    /// Which apps exist.
-    pub apps: Arc<Apps>,
-    /// `play.wait`, as `explain` tells it.
-    pub play_wait: Duration,
-    /// `door.name`
-    pub door_name: String,
-    /// `[shutdown]`, which a drain of the door follows where its caller does not say.
-    pub shutdown: ShutdownConfig,
+    /// The configuration in force: which apps exist, and what the answers tell of it.
+    pub config: Live,
 }
 
 /// Why the admin API could not start.
@@ -100,6 +98,20 @@ pub enum AdminError {
 /// # Errors
 /// The address is taken, or no thread could be started.
 pub fn start(config: &config::Admin, state: AdminState, shutdown: &Shutdown) -> Result<SocketAddr, AdminError> {
+    let listener = net::bind(config.bind).map_err(|why| AdminError::Bind(config.bind, why))?;
+    start_on(listener, config, state, shutdown.child())
+}
+
+/// The same on a listener that is there already; nothing more is accepted when `stop` is cancelled.
+///
+/// # Errors
+/// No thread could be started.
+pub fn start_on(
+    listener: TcpListener,
+    config: &config::Admin,
+    state: AdminState,
+    stop: CancellationToken,
+) -> Result<SocketAddr, AdminError> {
     let inner = Inner {
         emptier: door::Emptier::new(&state),
         state,
@@ -110,7 +122,7 @@ pub fn start(config: &config::Admin, state: AdminState, shutdown: &Shutdown) -> 
         told: broadcast::Sender::new(events::WAITING),
         listeners: Arc::new(Semaphore::new(events::LISTENERS)),
     };
-    server::start(config, inner, shutdown.child())
+    server::start(config, listener, inner, stop)
 }
 
 /// What every handler gets.

@@ -9,7 +9,7 @@ use utoipa::{
     },
 };
 
-use super::{capacity, door, drains, events, explain, log, metrics, nodes, problem::Problem, sessions, streams};
+use super::{capacity, door, drains, events, explain, log, metrics, nodes, page, problem::Problem, sessions, streams};
 
 /// The admin API.
 #[derive(OpenApi)]
@@ -24,7 +24,7 @@ use super::{capacity, door, drains, events, explain, log, metrics, nodes, proble
         streams::list, streams::one,
         explain::explain, capacity::capacity,
         door::get, door::put, door::delete, log::put,
-        events::events, metrics::scrape,
+        events::events, metrics::scrape, page::index,
     ),
     components(schemas(Problem, events::SessionEvent, events::Change, events::Gone, events::Lagged)),
     modifiers(&Common)

@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     AdminError, Inner,
     access::{Peer, authorized},
-    capacity, door, drains, events, explain, log, metrics, nodes, openapi,
+    capacity, door, drains, events, explain, log, metrics, nodes, openapi, page,
     problem::Problem,
     sessions, streams,
 };
@@ -41,13 +41,20 @@ const REQUEST: Duration = Duration::from_secs(30);
 /// After an accept that failed (no descriptors left), before the next one.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-pub(super) fn start(config: &config::Admin, inner: Inner, stop: CancellationToken) -> Result<SocketAddr, AdminError> {
-    net::serve_on_thread("admin", config.bind, stop, |listener| serve(listener, inner))
+pub(super) fn start(
+    config: &config::Admin,
+    listener: std::net::TcpListener,
+    inner: Inner,
+    stop: CancellationToken,
+) -> Result<SocketAddr, AdminError> {
+    net::serve_on_thread("admin", listener, stop, |listener| serve(listener, inner))
         .map_err(|why| AdminError::Bind(config.bind, why))
 }
 
 fn router(inner: Inner) -> Router {
     let quick = Router::new()
+        .route("/", get(page::index))
+        .route("/page/{part}", get(page::part))
         .route("/metrics", get(metrics::scrape))
         .route("/openapi.json", get(openapi::document))
         .route("/v1/nodes", get(nodes::list))
@@ -78,7 +85,7 @@ fn router(inner: Inner) -> Router {
 }
 
 /// Every path of the API, as metrics label it.
-const ROUTES: [&str; 16] = [
+const ROUTES: [&str; 17] = [
     "/metrics",
     "/openapi.json",
     "/v1/nodes",
@@ -95,6 +102,7 @@ const ROUTES: [&str; 16] = [
     "/v1/log",
     "/v1/events",
     "/",
+    "/page/{part}",
 ];
 
 /// The pattern that a path fits.

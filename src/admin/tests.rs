@@ -11,7 +11,7 @@ use tokio::{
 use super::{AdminState, ask::LARGEST_BODY, start};
 use crate::{
     clock,
-    config::{self, AdminToken, Config, Secret},
+    config::{self, AdminToken, Config, Live, Secret},
     domain::ids::{ClientAddr, SessionId, StreamKey},
     health::{Probes, Readiness},
     registry::{Backing, Registry, memory::MemoryDb},
@@ -76,7 +76,8 @@ impl Api {
     }
 
     async fn start(config: &str, backing: Backing, admin: &config::Admin) -> Result<Self, super::AdminError> {
-        let config = Config::from_toml_str(config).unwrap();
+        let mut config = Config::from_toml_str(config).unwrap();
+        config.door.name = "door-1".into();
         let (shutdown, metrics, readiness) = (Shutdown::new(), Metrics::new(), Readiness::new());
         let registry = Registry::start(&config, backing, &shutdown).await.unwrap();
         let full = Arc::new(|_| {});
@@ -89,10 +90,7 @@ impl Api {
             readiness: readiness.clone(),
             metrics,
             logs: None,
-            apps: Arc::new(config.apps),
-            play_wait: config.play.wait,
-            door_name: "door-1".into(),
-            shutdown: config.shutdown,
+            config: Live::new(config),
         };
         let at = start(admin, state, &shutdown)?;
         Ok(Self { at, shutdown, sessions, readiness })
@@ -159,7 +157,7 @@ async fn the_nodes_are_listed_and_found_one_by_one() {
 #[tokio::test]
 async fn every_error_is_a_problem_with_its_details() {
     let api = Api::new().await;
-    assert_problem(&api.get("/").await, 404);
+    assert_problem(&api.get("/page/none.js").await, 404);
     assert_problem(&api.get("/v1/nowhere").await, 404);
     assert_problem(&api.get("/v1/nodes/nobody").await, 404);
     assert_problem(&api.get("/v1/nodes?limt=1").await, 400);
@@ -321,6 +319,7 @@ async fn the_document_describes_every_call_and_nothing_else() {
         "DELETE /v1/door/drain",
         "DELETE /v1/nodes/{id}/drain",
         "DELETE /v1/sessions/{id}",
+        "GET /",
         "GET /metrics",
         "GET /v1/capacity",
         "GET /v1/door",
@@ -337,6 +336,23 @@ async fn the_document_describes_every_call_and_nothing_else() {
         "PUT /v1/nodes/{id}/drain",
     ];
     assert_eq!(described, calls);
+}
+
+#[tokio::test]
+async fn the_dashboard_is_served_without_a_token_and_may_load_nothing_from_elsewhere() {
+    let api = Api::with_token(Some("s3cret")).await;
+    let page = api.get("/").await;
+    assert_eq!(page.status, 200);
+    assert!(page.head.contains("content-security-policy: default-src 'none'; script-src 'self'"), "{}", page.head);
+    let mut parts = vec!["/page/api.js", "/page/draw.js", "/page/drain.js", "/page/story.js"];
+    parts.extend(page.body.split('"').filter(|part| part.starts_with("/page/")));
+    assert_eq!(parts.len(), 6, "{parts:?}");
+    for part in parts {
+        let answer = api.get(part).await;
+        assert_eq!(answer.status, 200, "{part}");
+        let hosts = answer.body.split("://").count() - answer.body.matches("http://www.w3.org/2000/svg").count();
+        assert_eq!(hosts, 1, "{part} names another host");
+    }
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ pub use media::is_global;
 use std::{collections::BTreeMap, fmt::Debug, path::PathBuf, time::Duration};
 
 use super::{
-    Config, Door, Health, Limits, Play, Problems, Secret, ShutdownConfig, Signaling, Telemetry,
+    AccessLog, Config, Door, Health, Http, Limits, Play, Problems, Secret, ShutdownConfig, Signaling, Telemetry,
     raw::{self, Raw},
     value::{Conference, Size},
 };
@@ -33,7 +33,9 @@ const SDK_WATCHDOG: Duration = Duration::from_secs(3);
 /// Checks everything; the result counts only if `problems` stayed empty.
 pub(super) fn check(raw: Raw, environment: &BTreeMap<String, String>, problems: &mut Problems) -> Config {
     let listen = listen::listen(raw.listen, problems);
-    let tls = listen::tls(raw.tls, raw.certificates, &listen, problems);
+    let door = door(raw.door, problems);
+    let acme = raw.acme.map(|acme| listen::acme(acme, &door, problems));
+    let tls = listen::tls(raw.tls, raw.certificates, acme, &listen, problems);
     let admin = access::admin(raw.admin, environment, problems);
     let health = health(raw.health, problems);
     listen::one_per_address(&listen, admin.bind, health.bind, problems);
@@ -55,12 +57,10 @@ pub(super) fn check(raw: Raw, environment: &BTreeMap<String, String>, problems: 
         play: Play { wait: within("play.wait", raw.play.wait, 2 * SECOND, Duration::ZERO, 60 * SECOND, problems) },
         signaling: signaling(raw.signaling, problems),
         media,
+        http: http(raw.http, problems),
         limits: limits(raw.limits, problems),
-        shutdown: ShutdownConfig {
-            lame_duck: within("shutdown.lame_duck", raw.shutdown.lame_duck, 30 * SECOND, Duration::ZERO, DAY, problems),
-            deadline: within("shutdown.deadline", raw.shutdown.deadline, 60 * SECOND, Duration::ZERO, DAY, problems),
-        },
-        door: door(raw.door, problems),
+        shutdown: shutdown(raw.shutdown, problems),
+        door,
         telemetry: telemetry(raw.telemetry, problems),
     }
 }
@@ -168,6 +168,27 @@ fn signaling(raw: raw::RawSignaling, problems: &mut Problems) -> Signaling {
     }
 }
 
+fn http(raw: raw::RawHttp, problems: &mut Problems) -> Http {
+    let (low, high) = (50 * MILLISECOND, 600 * SECOND);
+    let gib = 1 << 30;
+    let size = raw.max_request_body.map(|size| size.0);
+    let idle = within("http.idle", raw.idle, 30 * SECOND, SECOND, high, problems);
+    Http {
+        expose_rest: raw.expose_rest.unwrap_or(false),
+        max_request_body: within("http.max_request_body", size, 10 << 20, 0, 1024 * gib, problems),
+        connect: within("http.connect", raw.connect, SECOND, low, 60 * SECOND, problems),
+        first_byte: within("http.first_byte", raw.first_byte, 15 * SECOND, low, high, problems),
+        idle,
+        client_idle: within("http.client_idle", raw.client_idle, 60 * SECOND, SECOND, DAY, problems),
+        keep_idle: within("http.keep_idle", raw.keep_idle, 15 * SECOND, SECOND, high, problems),
+        max_idle: within("http.max_idle", raw.max_idle, 64, 0, 100_000, problems),
+        max_connections: within("http.max_connections", raw.max_connections, 2000, 1, 1_000_000, problems),
+        cookie: raw.cookie.unwrap_or(true),
+        tunnels: within("http.tunnels", raw.tunnels, 1000, 0, 1_000_000, problems),
+        tunnel_idle: within("http.tunnel_idle", raw.tunnel_idle, 120 * SECOND, SECOND, DAY, problems),
+    }
+}
+
 fn limits(raw: raw::RawLimits, problems: &mut Problems) -> Limits {
     let (low, high) = (100 * MILLISECOND, 600 * SECOND);
     let many = 10_000_000;
@@ -191,16 +212,30 @@ fn limits(raw: raw::RawLimits, problems: &mut Problems) -> Limits {
     }
 }
 
+fn shutdown(raw: raw::RawShutdown, problems: &mut Problems) -> ShutdownConfig {
+    let mut bounded = |key, given, default| within(key, given, default, Duration::ZERO, DAY, problems);
+    ShutdownConfig {
+        lame_duck: bounded("shutdown.lame_duck", raw.lame_duck, 30 * SECOND),
+        deadline: bounded("shutdown.deadline", raw.deadline, 60 * SECOND),
+        upgrade_deadline: bounded("shutdown.upgrade_deadline", raw.upgrade_deadline, DAY / 2),
+    }
+}
+
 fn door(raw: raw::RawDoor, problems: &mut Problems) -> Door {
     let name = raw.name.unwrap_or_else(host_name);
     if let Err(why) = name.parse::<NodeId>() {
         problems.add("door.name", format!("{name:?}: {why}; use letters, digits and . _ : -"));
     }
+    let public_url = raw.public_url.map(|url| url.trim_end_matches('/').to_ascii_lowercase());
+    if public_url.as_deref().is_some_and(|url| !access::is_web_address(url)) {
+        problems
+            .add("door.public_url", "is no web address without a path; write one such as \"https://door-1.example\"");
+    }
     let state_dir = raw.state_dir.map(PathBuf::from);
     if state_dir.as_ref().is_some_and(|dir| !dir.is_absolute()) {
         problems.add("door.state_dir", "is not an absolute path; write one such as \"/var/lib/forebay\"");
     }
-    Door { name, state_dir }
+    Door { name, public_url, state_dir }
 }
 
 /// This host's name with what a name may not hold replaced; `door` where it has none.
@@ -216,5 +251,10 @@ fn telemetry(raw: raw::RawTelemetry, problems: &mut Problems) -> Telemetry {
     if let Err(why) = logs::check_filter(&log) {
         problems.add("telemetry.log", format!("{why}; write one such as \"info\" or \"info,forebay::sessions=debug\""));
     }
-    Telemetry { log, json: raw.json.unwrap_or(false) }
+    Telemetry {
+        log,
+        json: raw.json.unwrap_or(false),
+        otlp_endpoint: raw.otlp_endpoint,
+        access_log: raw.access_log.unwrap_or(AccessLog::Redacted),
+    }
 }

@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn tables_of_what_is_not_built_are_unknown_keys() {
-        for table in ["[http]\nexpose_rest = true", "[media]\nice_tcp = true"] {
+        for table in ["[http]\nhttp3 = true", "[media]\nice_tcp = true"] {
             let problems = bad(&format!("{LEAST}{table}"));
             assert!(problems.contains("unknown key"), "{problems}");
         }
@@ -265,6 +265,23 @@ mod tests {
             assert!(problems.starts_with("admin.token_env: the token") && !problems.contains("words"), "{problems}");
         }
         assert!(bad(&format!("{open}token_file = \"/nonexistent/token\"\n")).contains("admin.token_file"));
+    }
+
+    #[test]
+    fn a_collector_is_an_http_address() {
+        let with = |endpoint: &str| format!("{LEAST}[telemetry]\notlp_endpoint = \"{endpoint}\"\n");
+        for (text, shown) in [
+            ("http://127.0.0.1:4318", "http://127.0.0.1:4318/v1/traces"),
+            ("http://otel.internal", "http://otel.internal:4318/v1/traces"),
+            ("http://[::1]:80/otlp/v1/traces", "http://[::1]:80/otlp/v1/traces"),
+        ] {
+            assert_eq!(good(&with(text)).telemetry.otlp_endpoint.unwrap().to_string(), shown);
+        }
+        for text in
+            ["127.0.0.1:4318", "https://otel", "http://", "http://a b", "http://h:x", "http://u@h", "http://::1"]
+        {
+            assert!(bad(&with(text)).starts_with("telemetry.otlp_endpoint: "), "{text}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 mod check;
 mod environment;
+mod live;
 mod load;
 mod problems;
 mod raw;
@@ -25,6 +26,7 @@ use crate::domain::{
 };
 
 pub use check::{admin_tokens, is_global};
+pub use live::Live;
 pub use load::{known_keys, process_environment};
 pub use problems::{Problem, Problems};
 
@@ -53,6 +55,8 @@ pub struct Config {
     pub signaling: Signaling,
     /// `[media]`
     pub media: Media,
+    /// `[http]`
+    pub http: Http,
     /// `[limits]`
     pub limits: Limits,
     /// `[shutdown]`
@@ -104,6 +108,23 @@ pub struct Tls {
     pub certificates: Vec<Certificate>,
     /// `min_version`, default `1.2`.
     pub min_version: TlsVersion,
+    /// `acme`, default none: a further certificate that the door gets by itself.
+    pub acme: Option<Acme>,
+}
+
+/// A certificate from an ACME server (RFC 8555), by TLS-ALPN-01 (RFC 8737).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Acme {
+    /// `directory`, default Let's Encrypt's: the server's directory, an `https://` URL.
+    pub directory: String,
+    /// `contact`, default none: `mailto:` addresses that the server may write to.
+    pub contact: Vec<String>,
+    /// `domains`: the host names of the one certificate, in lower case, none of them a wildcard.
+    pub domains: Vec<String>,
+    /// `root`, default the public authorities: a PEM file with those that the ACME server itself is known by.
+    pub root: Option<PathBuf>,
+    /// `acme` in `door.state_dir`: where account and certificate are kept.
+    pub store: PathBuf,
 }
 
 /// One certificate with its chain, and its key; both PEM files.
@@ -411,6 +432,35 @@ impl Media {
     }
 }
 
+/// `[http]`: what is forwarded to nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Http {
+    /// `expose_rest`, default false: whether AMS's REST API of each app can be reached through the door.
+    pub expose_rest: bool,
+    /// `max_request_body`, default 10 MiB: a larger body is a 413.
+    pub max_request_body: usize,
+    /// `connect`, default 1 s: TCP connect to a node; another one is tried then.
+    pub connect: Duration,
+    /// `first_byte`, default 15 s: from a whole request to the head of the node's response, else a 504.
+    pub first_byte: Duration,
+    /// `idle`, default 30 s: between two pieces of a body, a node's or (while it uploads) a client's.
+    pub idle: Duration,
+    /// `client_idle`, default 60 s: a client that takes nothing of a response for so long loses it.
+    pub client_idle: Duration,
+    /// `keep_idle`, default 15 s: how long a connection to a node is kept for the next request.
+    pub keep_idle: Duration,
+    /// `max_idle`, default 64: connections kept so, per node.
+    pub max_idle: usize,
+    /// `max_connections`, default 2,000: connections at once, per node; beyond it a request is a 503.
+    pub max_connections: usize,
+    /// `cookie`, default true: viewers that take cookies stick to their edge by one.
+    pub cookie: bool,
+    /// `tunnels`, default 1,000: WebSockets that are passed to nodes untouched; beyond it one is a 503.
+    pub tunnels: usize,
+    /// `tunnel_idle`, default 2 min: such a WebSocket without a byte either way is ended.
+    pub tunnel_idle: Duration,
+}
+
 /// `[limits]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
@@ -442,6 +492,8 @@ pub struct ShutdownConfig {
     pub lame_duck: Duration,
     /// `deadline`, default 60 s: after the lame duck, sessions are closed, spread over this time.
     pub deadline: Duration,
+    /// `upgrade_deadline`, default 12 h: how long a generation may finish its sessions after it handed over to the next.
+    pub upgrade_deadline: Duration,
 }
 
 /// `[door]`
@@ -449,6 +501,8 @@ pub struct ShutdownConfig {
 pub struct Door {
     /// `name`, default the host name.
     pub name: String,
+    /// `public_url`, default none: scheme and host by which clients reach this very door, without a path.
+    pub public_url: Option<String>,
     /// `state_dir`, default none: where the door keeps what it must remember without MongoDB.
     pub state_dir: Option<PathBuf>,
 }
@@ -460,4 +514,68 @@ pub struct Telemetry {
     pub log: String,
     /// `json`, default false.
     pub json: bool,
+    /// `otlp_endpoint`, default none: where sessions' traces go, as OTLP over HTTP.
+    pub otlp_endpoint: Option<HttpEndpoint>,
+    /// `access_log`, default `redacted`: a line per finished session and request.
+    pub access_log: AccessLog,
+}
+
+/// What a line of the access log shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AccessLog {
+    /// There are no lines.
+    Off,
+    /// Client addresses without their last part.
+    Redacted,
+    /// Whole client addresses. Secrets never show.
+    Full,
+}
+
+/// A collector of traces: `http://HOST[:PORT][/PATH]`; the path is `/v1/traces` where none is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpEndpoint {
+    /// A name or an address, an IPv6 address without its brackets.
+    pub host: String,
+    /// Default 4318.
+    pub port: u16,
+    /// Begins with a slash.
+    pub path: String,
+}
+
+impl HttpEndpoint {
+    /// Host and port as a request names them.
+    pub fn authority(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl std::fmt::Display for HttpEndpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "http://{}{}", self.authority(), self.path)
+    }
+}
+
+impl std::str::FromStr for HttpEndpoint {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let rest = text.strip_prefix("http://").ok_or(())?;
+        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let legal = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#@\\\"<>".contains(&byte));
+        let bracketed = authority.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+        let (host, port) = match bracketed {
+            Some((host, port)) => (host, port.strip_prefix(':')),
+            None => authority.split_once(':').map_or((authority, None), |(host, port)| (host, Some(port))),
+        };
+        if host.is_empty() || !legal(host) || !legal(path) || (bracketed.is_none() && host.contains(':')) {
+            return Err(());
+        }
+        let port = port.map_or(Ok(4318), |port| port.parse().map_err(drop))?;
+        let path = if path.is_empty() { "/v1/traces".to_owned() } else { format!("/{path}") };
+        Ok(Self { host: host.to_owned(), port, path })
+    }
 }

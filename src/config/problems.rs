@@ -25,7 +25,8 @@ impl Problems {
         self.0.push(Problem { key: key.into(), text: text.into() });
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 

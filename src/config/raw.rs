@@ -12,7 +12,7 @@ use std::{
 use toml::{Table, Value};
 
 use super::{
-    ExternalIp, IpRange, MediaMode, Proxy, TlsVersion,
+    AccessLog, ExternalIp, HttpEndpoint, IpRange, MediaMode, Proxy, TlsVersion,
     environment::Overrides,
     problems::Problems,
     value::{Conference, FromGiven, Given, NodeAddress, Ports, Size},
@@ -57,6 +57,8 @@ tables! {
     RawListen { bind: SocketAddr, ice_tcp: bool, tls: bool, proxy: Proxy, trusted: Vec<IpRange> }
     /// `[tls]`
     RawTls { min_version: TlsVersion }
+    /// `[tls.acme]`
+    RawAcme { directory: String, contact: Vec<String>, domains: Vec<String>, root: String }
     /// `[[tls.certificates]]`
     RawCertificate { cert: String, key: String }
     /// `[admin]`
@@ -94,6 +96,12 @@ tables! {
         announce_private_candidate: bool, allow_private_public_ip: bool, node_ports: Ports, cloud_metadata: bool,
         metadata_server: SocketAddr, stun_server: String,
     }
+    /// `[http]`
+    RawHttp {
+        expose_rest: bool, max_request_body: Size, connect: Duration, first_byte: Duration, idle: Duration,
+        client_idle: Duration, keep_idle: Duration, max_idle: usize, max_connections: usize, cookie: bool,
+        tunnels: usize, tunnel_idle: Duration,
+    }
     /// `[limits]`
     RawLimits {
         sessions: usize, sessions_per_client: usize, legs_per_session: usize, messages_per_second: u32,
@@ -101,11 +109,11 @@ tables! {
         connections_per_client: usize,
     }
     /// `[shutdown]`
-    RawShutdown { lame_duck: Duration, deadline: Duration }
+    RawShutdown { lame_duck: Duration, deadline: Duration, upgrade_deadline: Duration }
     /// `[door]`
-    RawDoor { name: String, state_dir: String }
+    RawDoor { name: String, public_url: String, state_dir: String }
     /// `[telemetry]`
-    RawTelemetry { log: String, json: bool }
+    RawTelemetry { log: String, json: bool, otlp_endpoint: HttpEndpoint, access_log: AccessLog }
 }
 
 /// The whole file.
@@ -114,6 +122,8 @@ pub(super) struct Raw {
     pub(super) listen: Vec<RawListen>,
     pub(super) tls: RawTls,
     pub(super) certificates: Vec<RawCertificate>,
+    /// `None`: there is no such table.
+    pub(super) acme: Option<RawAcme>,
     pub(super) admin: RawAdmin,
     pub(super) health: RawHealth,
     /// `None`: there is no such table, so the registry lives in this process.
@@ -126,6 +136,7 @@ pub(super) struct Raw {
     pub(super) play: RawPlay,
     pub(super) signaling: RawSignaling,
     pub(super) media: RawMedia,
+    pub(super) http: RawHttp,
     pub(super) limits: RawLimits,
     pub(super) shutdown: RawShutdown,
     pub(super) door: RawDoor,
@@ -133,7 +144,7 @@ pub(super) struct Raw {
 }
 
 /// The tables whose keys an environment variable may set, with those keys.
-pub(super) const TABLES: [(&str, &[&str]); 13] = [
+pub(super) const TABLES: [(&str, &[&str]); 14] = [
     ("tls", RawTls::KEYS),
     ("admin", RawAdmin::KEYS),
     ("health", RawHealth::KEYS),
@@ -143,6 +154,7 @@ pub(super) const TABLES: [(&str, &[&str]); 13] = [
     ("play", RawPlay::KEYS),
     ("signaling", RawSignaling::KEYS),
     ("media", RawMedia::KEYS),
+    ("http", RawHttp::KEYS),
     ("limits", RawLimits::KEYS),
     ("shutdown", RawShutdown::KEYS),
     ("door", RawDoor::KEYS),
@@ -150,9 +162,10 @@ pub(super) const TABLES: [(&str, &[&str]); 13] = [
 ];
 
 /// The tables that only the file can hold: lists of tables, and apps, whose names are case-sensitive.
-pub(super) const FILE_ONLY: [(&str, &[&str]); 5] = [
+pub(super) const FILE_ONLY: [(&str, &[&str]); 6] = [
     ("listen", RawListen::KEYS),
     ("tls.certificates", RawCertificate::KEYS),
+    ("tls.acme", RawAcme::KEYS),
     ("apps", RawApp::KEYS),
     ("nodes.static", RawStatic::KEYS),
     ("nodes.rule", RawRule::KEYS),
@@ -165,15 +178,16 @@ pub(super) fn read(mut file: Table, overrides: &Overrides, problems: &mut Proble
     if let Some(Value::Table(nodes)) = file.get_mut("nodes") {
         (statics, rules) = (nodes.remove("static"), nodes.remove("rule"));
     }
-    let certificates = match file.get_mut("tls") {
-        Some(Value::Table(tls)) => tls.remove("certificates"),
-        _ => None,
-    };
+    let (mut certificates, mut acme) = (None, None);
+    if let Some(Value::Table(tls)) = file.get_mut("tls") {
+        (certificates, acme) = (tls.remove("certificates"), tls.remove("acme"));
+    }
     let has_mongo = file.contains_key("mongo") || overrides.of("mongo").next().is_some();
     let raw = Raw {
         listen: reader.list("listen", file.remove("listen")),
         tls: reader.table("tls", file.remove("tls")),
         certificates: reader.list("tls.certificates", certificates),
+        acme: acme.map(|acme| reader.keys("tls.acme", acme)),
         admin: reader.table("admin", file.remove("admin")),
         health: reader.table("health", file.remove("health")),
         mongo: has_mongo.then(|| reader.table("mongo", file.remove("mongo"))),
@@ -185,6 +199,7 @@ pub(super) fn read(mut file: Table, overrides: &Overrides, problems: &mut Proble
         play: reader.table("play", file.remove("play")),
         signaling: reader.table("signaling", file.remove("signaling")),
         media: reader.table("media", file.remove("media")),
+        http: reader.table("http", file.remove("http")),
         limits: reader.table("limits", file.remove("limits")),
         shutdown: reader.table("shutdown", file.remove("shutdown")),
         door: reader.table("door", file.remove("door")),

@@ -6,7 +6,7 @@ use std::{net::IpAddr, net::SocketAddr, ops::RangeInclusive, time::Duration};
 
 use toml::Value;
 
-use super::{ExternalIp, IpRange, MediaMode, Proxy, TlsVersion};
+use super::{AccessLog, ExternalIp, HttpEndpoint, IpRange, MediaMode, Proxy, TlsVersion};
 use crate::domain::{
     balance::PublishPolicy,
     ids::{NodeId, Role, Zone},
@@ -189,6 +189,15 @@ impl FromGiven for NodeAddress {
     }
 }
 
+impl FromGiven for HttpEndpoint {
+    fn read(given: Given<'_>) -> Result<Self, String> {
+        const WANTED: &str = "the address of a collector such as \"http://127.0.0.1:4318\"";
+        let text = given.text(WANTED)?.trim();
+        text.parse()
+            .map_err(|()| format!("{text:?} is none; write {WANTED} (over TLS: run a collector beside the door)"))
+    }
+}
+
 impl FromGiven for IpRange {
     fn read(given: Given<'_>) -> Result<Self, String> {
         const WANTED: &str = "a range such as \"10.0.1.0/24\"";
@@ -274,6 +283,7 @@ words! {
     PublishPolicy: "least-loaded" => Self::LeastLoaded, "two-choices" => Self::TwoChoices,
         "round-robin" => Self::RoundRobin, "hash" => Self::Hash;
     Conference: "with-publisher" => Self::WithPublisher, "edge" => Self::Edge;
+    AccessLog: "off" => Self::Off, "redacted" => Self::Redacted, "full" => Self::Full;
     Proxy: "off" => Self::Off, "optional" => Self::Optional, "required" => Self::Required;
     TlsVersion: "1.2" => Self::V1_2, "1.3" => Self::V1_3;
     MediaMode: "relay" => Self::Relay, "direct" => Self::Direct;

@@ -94,7 +94,8 @@ async fn serve(
     };
     match (&settings.tls, spoken) {
         (Some(tls), Protocol::Tls) => {
-            let (transport, is_h2) = handshake(tls, stream, seat, &settings, &shared).await?;
+            let shaken = handshake(tls, stream, seat, &settings, &shared).await?;
+            let Some((transport, is_h2)) = shaken else { return Ok(()) };
             let visitor = Visitor { secure: true, ..visitor };
             let connection = connection(visitor, health_only, !is_h2);
             if is_h2 { http2(transport, connection).await } else { http1(transport, connection).await }
@@ -198,20 +199,22 @@ impl Opening<'_> {
     }
 }
 
+/// The TLS handshake, and whether it settled on HTTP/2; `None`: there is nothing more to serve.
 async fn handshake(
     tls: &Tls,
     stream: TcpStream,
     seat: Seat,
     settings: &Settings,
     shared: &Shared,
-) -> Result<(Transport, bool), Trouble> {
+) -> Result<Option<(Transport, bool)>, Trouble> {
     let shaken = tokio::select! {
         biased;
-        () = shared.shutdown.stopping() => return Err(Trouble::SlowTls),
+        () = shared.shutdown.stopping() => return Ok(None),
         shaken = timeout(settings.header_timeout, tls.accept(stream)) => shaken,
     };
     let stream = match shaken {
-        Ok(Ok(stream)) => stream,
+        Ok(Ok(Some(stream))) => stream,
+        Ok(Ok(None)) => return Ok(None),
         Ok(Err(error)) => {
             tracing::debug!(%error, "TLS handshake failed");
             return Err(Trouble::BadTls);
@@ -219,7 +222,7 @@ async fn handshake(
         Err(_) => return Err(Trouble::SlowTls),
     };
     let is_h2 = stream.get_ref().1.alpn_protocol() == Some(H2);
-    Ok((Transport::Tls { io: Box::new(stream), _seat: seat }, is_h2))
+    Ok(Some((Transport::Tls { io: Box::new(stream), _seat: seat }, is_h2)))
 }
 
 async fn http1(io: Transport, connection: Arc<Connection>) -> Result<(), Trouble> {

@@ -4,8 +4,12 @@
 
 mod body;
 mod connection;
+mod cors;
+mod forward;
 mod http;
+mod journal;
 mod listener;
+mod locate;
 mod pace;
 mod proxy_protocol;
 mod seats;
@@ -13,18 +17,25 @@ mod sniff;
 mod tls;
 mod transport;
 mod visitor;
+mod whip;
 mod ws;
 
 use std::{fmt, sync::Arc};
 
 pub use listener::{Listening, Settings, serve};
+pub use locate::{Locate, Peers};
 pub use tls::{CertificateError, Tls, TlsError};
 
 use arc_swap::ArcSwap;
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, sync::Semaphore};
 
 use crate::{
-    config::Apps, domain::ids::ClientAddr, health::Readiness, sessions::Sessions, telemetry::metrics::Metrics,
+    config::{self, Apps},
+    domain::ids::ClientAddr,
+    health::Readiness,
+    sessions::{Resources, Sessions},
+    telemetry::{access::AccessLog, metrics::Metrics},
+    upstream::{HttpLimits, HttpPool},
 };
 
 /// A static page by its path: content type and bytes.
@@ -42,7 +53,8 @@ impl Sink {
         Self(Arc::new(take))
     }
 
-    fn take(&self, stream: TcpStream, client: ClientAddr, read: &[u8]) {
+    /// Hands a connection over, with what was read from it already.
+    pub fn take(&self, stream: TcpStream, client: ClientAddr, read: &[u8]) {
         (self.0)(stream, client, read);
     }
 }
@@ -60,10 +72,35 @@ pub struct Front {
     pub apps: ArcSwap<Apps>,
     /// Runs what is upgraded.
     pub sessions: Sessions,
+    /// Runs WHIP and WHEP.
+    pub resources: Resources,
     /// What `/healthz` says.
     pub readiness: Readiness,
     /// Counts.
     pub metrics: Metrics,
+    /// What `/forebay/locate` answers.
+    pub locate: Locate,
+    /// A line per finished request.
+    pub access: AccessLog,
+    /// `[http]`
+    pub http: ArcSwap<config::Http>,
+    /// Connections to nodes for forwarded requests.
+    pub nodes: HttpPool,
+    /// `http.tunnels`
+    pub tunnels: Arc<Semaphore>,
     /// The demo's page; absent in `serve`.
     pub pages: Option<Pages>,
+}
+
+/// How `[http]` keeps connections to nodes.
+pub fn http_limits(http: &config::Http) -> HttpLimits {
+    HttpLimits {
+        connect: http.connect,
+        first_byte: http.first_byte,
+        idle: http.idle,
+        client_idle: http.client_idle,
+        keep_idle: http.keep_idle,
+        max_idle: http.max_idle,
+        max_connections: http.max_connections,
+    }
 }

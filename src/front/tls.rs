@@ -1,7 +1,16 @@
 //! TLS of the public listeners: one provider, certificates chosen by the host that the client names, tickets instead of
 //! sessions kept here.
+//!
+//! ```text
+//! files ─► watch ─┐
+//! ACME ─► acme ───┴─► Tls::reload ─► Resolver (all certificates at once) ◄─ handshakes
+//!            └──────► challenge ◄─ handshakes of the ACME server
+//! ```
 
+mod acme;
+mod acme_http;
 mod certificates;
+mod challenge;
 mod watch;
 
 use std::{fmt, io, sync::Arc};
@@ -13,13 +22,17 @@ use rustls::{
     server::{Acceptor, NoServerSessionStorage, ProducesTickets},
     version::{TLS12, TLS13},
 };
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, sync::Notify};
 use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 
 pub use self::certificates::CertificateError;
-use self::certificates::{Loaded, Resolver};
+use self::{
+    certificates::{Loaded, Resolver},
+    challenge::Challenges,
+};
 use crate::{
     config::{self, TlsVersion},
+    shutdown::Shutdown,
     telemetry::metrics::Metrics,
 };
 
@@ -37,6 +50,10 @@ struct Inner {
     tickets: Arc<dyn ProducesTickets>,
     /// As configured last.
     source: ArcSwap<config::Tls>,
+    /// Told when `source` changes.
+    changed: Notify,
+    /// What an ACME server is shown that asks for it.
+    challenges: Challenges,
     metrics: Metrics,
 }
 
@@ -63,8 +80,9 @@ impl Tls {
     /// # Errors
     /// A file that cannot be read or used.
     pub fn open(config: &config::Tls, metrics: &Metrics) -> Result<Self, TlsError> {
-        let loaded = Loaded::read(&config.certificates)?;
+        let mut loaded = Loaded::read(&config.certificates)?;
         loaded.warn_if_expired();
+        acme::add_stored(&mut loaded, config.acme.as_ref());
         let resolver = Arc::new(Resolver::new(loaded, metrics.clone()));
         let tickets = aws_lc_rs::Ticketer::new()?;
         let server = server_config(config.min_version, &resolver, &tickets)?;
@@ -73,6 +91,8 @@ impl Tls {
             resolver,
             tickets,
             source: ArcSwap::from_pointee(config.clone()),
+            changed: Notify::new(),
+            challenges: Challenges::default(),
             metrics: metrics.clone(),
         })))
     }
@@ -88,22 +108,41 @@ impl Tls {
     }
 
     fn try_reload(&self, config: &config::Tls) -> Result<(), TlsError> {
-        let loaded = Loaded::read(&config.certificates)?;
+        let mut loaded = Loaded::read(&config.certificates)?;
         loaded.refuse_if_expired()?;
+        acme::add_stored(&mut loaded, config.acme.as_ref());
         let server = server_config(config.min_version, &self.0.resolver, &self.0.tickets)?;
         self.0.resolver.replace(loaded);
         self.0.server.store(Arc::new(server));
         self.0.source.store(Arc::new(config.clone()));
+        self.0.changed.notify_one();
         Ok(())
     }
 
-    /// The handshake.
-    pub(super) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+    /// Keeps the certificates up to date until the process ends: reads files again that have changed, and has an ACME
+    /// server renew what came from it.
+    pub fn watch(&self, shutdown: &Shutdown) {
+        let (tls, ending) = (self.clone(), shutdown.clone());
+        shutdown.spawn(async move {
+            tokio::select! {
+                () = ending.stopping() => {}
+                never = tls.look() => match never {},
+                never = tls.renew() => match never {},
+            }
+        });
+    }
+
+    /// The handshake; `None`: it was all that an ACME server wanted.
+    pub(super) async fn accept(&self, stream: TcpStream) -> io::Result<Option<TlsStream<TcpStream>>> {
         let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+        if let Some(config) = self.0.challenges.answer(&hello.client_hello()) {
+            // The server looks at the certificate and goes.
+            return hello.into_stream(config).await.map(|_| None);
+        }
         let stream = hello.into_stream(self.0.server.load_full()).await?;
         let resumed = stream.get_ref().1.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
         self.0.metrics.tls_handshake(resumed);
-        Ok(stream)
+        Ok(Some(stream))
     }
 }
 

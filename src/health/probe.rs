@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http_body_util::Empty;
 use hyper::{Request, client::conn::http1, header};
@@ -91,7 +92,7 @@ impl ReportsNodes for Registry {
 #[derive(Debug, Clone)]
 pub struct Prober<R> {
     nodes: R,
-    ask: Arc<Ask>,
+    ask: Arc<ArcSwap<Ask>>,
     metrics: Metrics,
     probes: Probes,
 }
@@ -102,30 +103,42 @@ struct Ask {
     interval: Duration,
     limit: Duration,
     path: Option<String>,
-    seats: Semaphore,
+    seats: Arc<Semaphore>,
+}
+
+impl Ask {
+    fn new(settings: &config::Health, seats: Arc<Semaphore>) -> Self {
+        let (interval, limit) = (settings.probe_interval, settings.probe_timeout);
+        Self { interval, limit, path: settings.probe_path.clone(), seats }
+    }
 }
 
 impl<R: ReportsNodes> Prober<R> {
-    /// Starts probing the nodes that `nodes` knows, as `settings` say. Returns where the last outcomes can be read.
-    pub fn start(settings: &config::Health, nodes: R, metrics: Metrics, shutdown: &Shutdown) -> Probes {
-        let ask = Ask {
-            interval: settings.probe_interval,
-            limit: settings.probe_timeout,
-            path: settings.probe_path.clone(),
-            seats: Semaphore::new(PROBES_AT_ONCE),
-        };
-        let probes = Probes::default();
-        let prober = Self { nodes, ask: Arc::new(ask), metrics, probes: probes.clone() };
-        let stop = shutdown.child();
-        shutdown.spawn(async move { stop.run_until_cancelled(prober.follow()).await });
-        probes
+    /// Starts probing the nodes that `nodes` knows, as `settings` say. What is returned may be dropped.
+    pub fn start(settings: &config::Health, nodes: R, metrics: Metrics, shutdown: &Shutdown) -> Self {
+        let ask = Ask::new(settings, Arc::new(Semaphore::new(PROBES_AT_ONCE)));
+        let prober = Self { nodes, ask: Arc::new(ArcSwap::from_pointee(ask)), metrics, probes: Probes::default() };
+        let (stop, following) = (shutdown.child(), prober.clone());
+        shutdown.spawn(async move { stop.run_until_cancelled(following.follow()).await });
+        prober
+    }
+
+    /// Where the last outcomes can be read.
+    pub fn probes(&self) -> Probes {
+        self.probes.clone()
+    }
+
+    /// Asks otherwise from each node's next probe on.
+    pub fn reconfigure(&self, settings: &config::Health) {
+        let seats = Arc::clone(&self.ask.load().seats);
+        self.ask.store(Arc::new(Ask::new(settings, seats)));
     }
 
     /// Keeps one task per node of the snapshot.
     async fn follow(self) {
         let mut tasks = JoinSet::new();
         let mut running: BTreeMap<(NodeId, NodeAddr), tokio::task::AbortHandle> = BTreeMap::new();
-        let mut again = interval(FOLLOW.min(self.ask.interval));
+        let mut again = interval(FOLLOW.min(self.ask.load().interval));
         again.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             again.tick().await;
@@ -150,16 +163,18 @@ impl<R: ReportsNodes> Prober<R> {
     /// Probes one node for as long as it is one.
     async fn watch(self, node: NodeId, at: NodeAddr) {
         // Many nodes that come at once are not asked at once.
-        sleep(self.ask.interval.mul_f64(fastrand::f64() / 5.0)).await;
+        let begin = self.ask.load().interval.mul_f64(fastrand::f64() / 5.0);
+        sleep(begin).await;
         loop {
             let begun = clock::now();
-            let outcome = self.ask.once(at).await;
+            let ask = self.ask.load_full();
+            let outcome = ask.once(at).await;
             let now = clock::now();
             let probed = Probed { at: now, took: now - begun, outcome: outcome.clone() };
             self.probes.note(&node, probed);
             self.metrics.probed(&node, outcome == ProbeOutcome::Answered);
             self.nodes.probe(&node, outcome);
-            sleep(self.ask.interval.mul_f64(jitter())).await;
+            sleep(ask.interval.mul_f64(jitter())).await;
         }
     }
 }

@@ -19,6 +19,7 @@ mod address;
 mod bound;
 mod desk;
 mod discover;
+mod known;
 #[cfg(target_os = "linux")]
 mod line;
 mod mailbox;
@@ -42,7 +43,7 @@ use arc_swap::ArcSwap;
 use tokio::{net::TcpStream, sync::broadcast};
 
 pub use self::desk::Watch;
-use self::{bound::Bound, desk::Desk, mailbox::Mailbox, tcp::Acceptor, worker::Worker};
+use self::{bound::Bound, desk::Desk, known::Known, mailbox::Mailbox, tcp::Acceptor, worker::Worker};
 use crate::{
     config,
     domain::{
@@ -108,6 +109,7 @@ pub struct Media(Arc<Inner>);
 
 struct Inner {
     address: SocketAddr,
+    known: Known,
     tcp: Acceptor,
     public: Vec<PublicCandidate>,
     private: Option<SocketAddr>,
@@ -147,6 +149,7 @@ impl Media {
         let desk = Arc::new(Desk::new(metrics.clone()));
         let mut media = Inner {
             address: bound.address,
+            known: Known::default(),
             tcp: Acceptor::new(metrics.clone(), shutdown.clone()),
             public,
             private,
@@ -199,7 +202,13 @@ impl Media {
     /// # Errors
     /// A thread does not keep up. A command that ends something is taken even then.
     pub fn command(&self, command: Command) -> Result<(), MediaBusy> {
+        self.0.known.note(&command);
         mailbox::post(&self.0.threads, &command)
+    }
+
+    /// Whether a transport that was opened and not closed answers to this ufrag of a node.
+    pub fn knows(&self, ufrag: &str) -> bool {
+        self.0.known.has(ufrag)
     }
 
     /// What happens from now on. A subscriber that falls behind loses the oldest events and is told how many.

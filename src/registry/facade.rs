@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwap;
 use tokio::{sync::Notify, time::timeout_at};
 
 use super::{
@@ -31,7 +32,7 @@ use super::{
 };
 use crate::{
     clock,
-    config::Config,
+    config::{self, Config},
     domain::{
         balance::{Book, Candidate, Capacity, PlaceError, Placement, ProbeOutcome, Request, Snapshot},
         cache_policy::{CachePolicy, Entry, Freshness},
@@ -169,7 +170,11 @@ pub(super) struct Inner {
     pub(super) poked: Arc<Notify>,
     /// Where drains are kept that the store does not have.
     pub(super) kept_away: Kept,
-    named_apps: Vec<AppName>,
+    named_apps: ArcSwap<Vec<AppName>>,
+    /// `[nodes]`, as configured now.
+    pub(super) nodes: ArcSwap<config::Nodes>,
+    /// Wakes the keeper for them.
+    pub(super) renewed: Notify,
     book: Mutex<Book>,
 }
 
@@ -225,7 +230,9 @@ impl Registry {
             door: this_door(config),
             poked: Arc::default(),
             kept_away: if config.door.state_dir.is_some() { Kept::Door } else { Kept::Memory },
-            named_apps: config.apps.named.keys().cloned().collect(),
+            named_apps: ArcSwap::from_pointee(config.apps.named.keys().cloned().collect()),
+            nodes: ArcSwap::from_pointee(config.nodes.clone()),
+            renewed: Notify::new(),
             book: Mutex::new(book),
         });
         let keeper = match inner.source.clone() {
@@ -248,6 +255,24 @@ impl Registry {
             watch::ensure(&inner, app);
         }
         Ok(Self { inner })
+    }
+
+    /// Takes another configuration: apps, nodes and placement. Legs stay where they are.
+    pub fn reconfigure(&self, config: &Config) {
+        let inner = &self.inner;
+        inner.book().reconfigure(&config.balance, clock::now());
+        inner.named_apps.store(Arc::new(config.apps.named.keys().cloned().collect()));
+        inner.nodes.store(Arc::new(config.nodes.clone()));
+        match &inner.source {
+            Some(source) => {
+                source.set_apps(&config.apps);
+                inner.renewed.notify_one();
+            }
+            None => inner.book().set_nodes(Roster::new(config.nodes.clone()).fixed(), clock::now()),
+        }
+        for app in config.apps.named.keys() {
+            watch::ensure(inner, app);
+        }
     }
 
     /// What is known of a stream now. Waits for the store at most its read limit (500 ms).
@@ -411,7 +436,7 @@ impl Inner {
     /// Apps that are named in the configuration or were asked for since.
     pub(super) fn apps(&self) -> Vec<AppName> {
         let mut apps = self.watches.apps();
-        apps.extend(self.named_apps.iter().cloned());
+        apps.extend(self.named_apps.load().iter().cloned());
         apps.sort();
         apps.dedup();
         apps

@@ -11,7 +11,10 @@ use super::{
     source::Source,
     store::{NodeStore, StoreError},
 };
-use crate::{clock, domain::balance::NodeSpec};
+use crate::{
+    clock,
+    domain::{balance::NodeSpec, ids::NodeId},
+};
 
 /// How often a store that is away is asked: at first, and at most.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
@@ -67,13 +70,30 @@ impl Keeper {
                 tokio::select! {
                     () = tokio::time::sleep(self.poll) => {}
                     () = self.inner.link.lost() => {}
+                    () = self.inner.renewed.notified() => self.renew(),
                 }
             } else {
-                tokio::time::sleep(retry).await;
-                retry = (retry * 2).min(RETRY_LAST);
+                tokio::select! {
+                    () = tokio::time::sleep(retry) => retry = (retry * 2).min(RETRY_LAST),
+                    () = self.inner.renewed.notified() => self.renew(),
+                }
             }
             self.ask().await;
         }
+    }
+
+    /// Takes the nodes of another configuration. Those that only the store lists stay until it is read again.
+    fn renew(&mut self) {
+        let nodes = self.inner.nodes.load_full();
+        self.poll = nodes.poll;
+        let before = self.roster.fixed();
+        self.roster.reconfigure((*nodes).clone());
+        let mut now = self.roster.fixed();
+        let fixed = |id: &NodeId, nodes: &[NodeSpec]| nodes.iter().any(|node| node.id == *id);
+        let listed = self.placed.iter().flatten().filter(|node| !fixed(&node.id, &before) && !fixed(&node.id, &now));
+        let listed: Vec<NodeSpec> = listed.cloned().collect();
+        now.extend(listed);
+        self.place(now);
     }
 
     /// One round: is it there, what is its clock, which nodes does it list.

@@ -68,6 +68,11 @@ impl Roster {
         Self { config, heartbeats: HashMap::new(), last_poll_ms: None, mentioned: HashSet::new() }
     }
 
+    /// Takes another configuration; what was seen of rows stays.
+    pub(super) fn reconfigure(&mut self, config: Nodes) {
+        self.config = config;
+    }
+
     /// The nodes of the configuration alone.
     pub(super) fn fixed(&self) -> Vec<NodeSpec> {
         sorted(self.config.fixed.iter().map(fixed_spec).collect())

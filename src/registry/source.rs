@@ -5,13 +5,27 @@ use super::{
     mongo::MongoStore,
     store::{Bookmark, Feed, NodeRow, NodeStore, Row, StoreError, StreamStore},
 };
-use crate::domain::ids::{AppName, StreamKey};
+use crate::{
+    config::Apps,
+    domain::ids::{AppName, StreamKey},
+};
 
 /// One of the stores.
 #[derive(Debug, Clone)]
 pub(super) enum Source {
     Memory(MemoryDb),
     Mongo(MongoStore),
+}
+
+impl Source {
+    /// Takes which apps exist, and where their databases are.
+    pub(super) fn set_apps(&self, apps: &Apps) {
+        match self {
+            // Its databases are the apps' own names.
+            Self::Memory(_) => {}
+            Self::Mongo(db) => db.set_apps(apps.clone()),
+        }
+    }
 }
 
 impl StreamStore for Source {

@@ -21,13 +21,17 @@ use std::{
 
 use tokio::sync::broadcast;
 
-use super::story::{Event, Story, What};
+use super::{
+    story::{Event, Story, What},
+    trace,
+};
 use crate::{
     clock,
     domain::{
         ids::{AppName, ClientAddr, NodeId, SessionId},
         session::{CloseReason, Input, LegView},
     },
+    telemetry::otlp::Exporter,
 };
 
 /// Cards of ended sessions that are kept; above it the oldest goes.
@@ -50,6 +54,7 @@ struct Inner {
     live: Mutex<BTreeMap<SessionId, Arc<Card>>>,
     ended: Mutex<VecDeque<Arc<Card>>>,
     news: broadcast::Sender<News>,
+    exporter: Option<Exporter>,
 }
 
 /// Something that happened to some session.
@@ -98,12 +103,17 @@ pub struct Page {
 
 impl Default for Directory {
     fn default() -> Self {
-        let news = broadcast::Sender::new(NEWS);
-        Self { inner: Arc::new(Inner { live: Mutex::default(), ended: Mutex::default(), news }) }
+        Self::telling(None)
     }
 }
 
 impl Directory {
+    /// An empty one, which sends each session's story as a trace when it ends, if there is an exporter.
+    pub(super) fn telling(exporter: Option<Exporter>) -> Self {
+        let news = broadcast::Sender::new(NEWS);
+        Self { inner: Arc::new(Inner { live: Mutex::default(), ended: Mutex::default(), news, exporter }) }
+    }
+
     /// The session with this id, also for a while after its end.
     pub fn get(&self, id: SessionId) -> Option<Arc<Card>> {
         let live = lock(&self.inner.live).get(&id).cloned();
@@ -278,6 +288,9 @@ impl Drop for Desk {
         lock(&self.card.page).ended.get_or_insert((now, None));
         *lock(&self.card.letters) = Letters::default();
         lock(&self.directory.inner.live).remove(&self.card.id);
+        if let Some(exporter) = &self.directory.inner.exporter {
+            exporter.send(trace::of(&self.card));
+        }
         let mut ended = self.directory.kept(now);
         if ended.len() >= KEPT_ENDED {
             ended.pop_front();

@@ -106,14 +106,15 @@ where
         let Some(address) = self.shared.router.registry().snapshot().get(&node).map(|node| node.spec.address) else {
             return self.session.handle(Input::LinkDown(node, LinkLoss::Connect), crate::clock::now());
         };
+        let rules = self.shared.rules.load();
         let dial = upstream::dial(Dial {
             address,
             path: self.path.clone(),
             client: self.address.0.ip(),
             host: self.host.clone(),
             tls: self.tls,
-            limit: self.shared.dial,
-            limits: self.shared.link_limits,
+            limit: rules.dial,
+            limits: rules.link_limits,
         });
         self.pending.push(Pending::Dialling(node, crate::clock::now(), Box::pin(dial)));
     }
@@ -129,7 +130,8 @@ where
 
     fn place(&mut self, ticket: Ticket, ask: Ask) {
         let (shared, app, asked, seed) = (self.shared.clone(), self.app.clone(), ask.clone(), fastrand::u64(..));
-        let placing = async move { shared.router.place(&app, &asked, seed).await };
+        let play_wait = self.shared.rules.load().play_wait;
+        let placing = async move { shared.router.place(&app, &asked, seed, play_wait).await };
         self.pending.push(Pending::Placing(ticket, ask, Box::pin(placing)));
     }
 

@@ -14,13 +14,13 @@ pub struct Occupancy {
 
 struct Inner {
     over_limit: Arc<dyn Fn(bool) + Send + Sync>,
-    max: usize,
-    max_per_client: usize,
     taken: Mutex<Taken>,
 }
 
 #[derive(Debug, Default)]
 struct Taken {
+    max: usize,
+    max_per_client: usize,
     all: usize,
     /// Only addresses with a seat: as bounded as `all`.
     by_client: HashMap<IpAddr, usize>,
@@ -40,23 +40,32 @@ pub enum Full {
 impl Occupancy {
     /// An empty house. `over_limit` hears when the last seat is taken, and when one is free again.
     pub fn new(max: usize, max_per_client: usize, over_limit: Arc<dyn Fn(bool) + Send + Sync>) -> Self {
-        Self { inner: Arc::new(Inner { over_limit, max, max_per_client, taken: Mutex::default() }) }
+        let taken = Taken { max, max_per_client, ..Taken::default() };
+        Self { inner: Arc::new(Inner { over_limit, taken: Mutex::new(taken) }) }
+    }
+
+    /// Sets other limits. Nobody loses a seat, however many are taken.
+    pub fn set_limits(&self, max: usize, max_per_client: usize) {
+        let mut taken = self.inner.lock();
+        (taken.max, taken.max_per_client) = (max, max_per_client);
+        (self.inner.over_limit)(taken.all >= max);
     }
 
     /// Takes a seat.
     pub fn seat(&self, client: IpAddr) -> Result<SessionSeat, Full> {
         let client = client.to_canonical();
         let mut taken = self.inner.lock();
-        if taken.all >= self.inner.max {
+        if taken.all >= taken.max {
             return Err(Full::Door);
         }
+        let max_per_client = taken.max_per_client;
         let own = taken.by_client.entry(client).or_default();
-        if *own >= self.inner.max_per_client {
+        if *own >= max_per_client {
             return Err(Full::Client);
         }
         *own += 1;
         taken.all += 1;
-        if taken.all == self.inner.max {
+        if taken.all == taken.max {
             (self.inner.over_limit)(true);
         }
         Ok(SessionSeat { inner: Arc::clone(&self.inner), client })
@@ -70,7 +79,7 @@ impl Occupancy {
 
 impl std::fmt::Debug for Inner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Inner").field("max", &self.max).field("taken", &self.taken).finish_non_exhaustive()
+        f.debug_struct("Inner").field("taken", &self.taken).finish_non_exhaustive()
     }
 }
 
@@ -90,7 +99,7 @@ pub struct SessionSeat {
 impl Drop for SessionSeat {
     fn drop(&mut self) {
         let mut taken = self.inner.lock();
-        if taken.all == self.inner.max {
+        if taken.all == taken.max {
             (self.inner.over_limit)(false);
         }
         taken.all -= 1;
@@ -124,5 +133,21 @@ mod tests {
         assert!(!full.load(Ordering::Relaxed));
         assert_eq!(house.open(), 1);
         assert!(house.seat(a).is_ok());
+    }
+
+    #[test]
+    fn lower_limits_take_no_seat_away_and_hold_for_the_next() {
+        let full = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&full);
+        let house = Occupancy::new(9, 9, Arc::new(move |over| seen.store(over, Ordering::Relaxed)));
+        let a: IpAddr = [10, 0, 0, 1].into();
+        let mut seats: Vec<_> = (0..3).map(|_| house.seat(a).unwrap()).collect();
+        house.set_limits(2, 9);
+        assert!(full.load(Ordering::Relaxed) && house.seat(a).is_err());
+        assert_eq!(house.open(), 3);
+        seats.truncate(1);
+        assert!(!full.load(Ordering::Relaxed) && house.seat(a).is_ok());
+        house.set_limits(9, 1);
+        assert_eq!(house.seat(a).unwrap_err(), Full::Client);
     }
 }

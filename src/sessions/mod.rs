@@ -6,15 +6,20 @@
 //!                                          ▼                            │
 //!                       execute: sockets (upstream) · router (registry) · report (metrics, log, hints)
 //! ```
+//!
+//! A WHIP or WHEP resource is a session too (`whip.rs`): its client is a task of the door.
 
 mod actor;
 mod directory;
 mod execute;
+mod http;
 mod index;
 mod mover;
 mod report;
 mod router;
 pub mod story;
+mod trace;
+mod whip;
 
 use std::{
     net::IpAddr,
@@ -25,6 +30,7 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::broadcast::{self, error::RecvError},
@@ -32,12 +38,14 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub use directory::{Card, Directory, News, Page};
+pub use http::{HttpAsk, HttpNode, NoNode};
 pub use index::{Full, Occupancy, SessionSeat};
+pub use whip::{Post, Resource, ResourceId, Resources};
 
 use crate::{
     config::Config,
     domain::{
-        ids::{AppName, ClientAddr},
+        ids::{AppName, ClientAddr, SessionId},
         relay,
         session::{Input, MediaSeen, RelaySide, SessionSettings},
         signaling,
@@ -45,7 +53,7 @@ use crate::{
     media::{Media, MediaEvent},
     registry::Registry,
     shutdown::Shutdown,
-    telemetry::metrics::Metrics,
+    telemetry::{access::AccessLog, metrics::Metrics, otlp::Exporter},
     upstream::{Socket, SocketLimits},
 };
 
@@ -75,14 +83,14 @@ pub struct Sessions {
 
 #[derive(Debug)]
 struct Shared {
-    settings: Arc<SessionSettings>,
-    link_limits: SocketLimits,
-    client_limits: SocketLimits,
-    dial: Duration,
+    /// A session keeps what it began with.
+    rules: ArcSwap<Rules>,
     router: router::Router,
+    http: Arc<http::HttpShared>,
     occupancy: Occupancy,
     directory: Directory,
     metrics: Metrics,
+    access: AccessLog,
     /// Absent: media goes directly between clients and nodes.
     media: Option<Media>,
     shutdown: Shutdown,
@@ -91,6 +99,45 @@ struct Shared {
     empty_within: OnceLock<Duration>,
     /// An operator empties the door.
     refusing: AtomicBool,
+}
+
+/// What a reload may change.
+#[derive(Debug)]
+struct Rules {
+    settings: Arc<SessionSettings>,
+    link_limits: SocketLimits,
+    client_limits: SocketLimits,
+    dial: Duration,
+    play_wait: Duration,
+}
+
+impl Rules {
+    fn new(config: &Config, media: Option<&Media>) -> Self {
+        let signaling = &config.signaling;
+        let settings = SessionSettings {
+            give_up: signaling.give_up,
+            attempt: signaling.attempt,
+            confirm: MOVE_CONFIRM,
+            max_to_node: signaling.max_to_node,
+            max_legs: config.limits.legs_per_session,
+            messages_per_second: config.limits.messages_per_second,
+            with_publisher: signaling.conference_with_publisher,
+            relay: media.map(|media| relay_side(media, config)),
+            ice_servers: signaling::ice_server_config(
+                &signaling.stun_uri,
+                &signaling.turn_username,
+                &signaling.turn_credential.0,
+            ),
+        };
+        let limits = |max_message| SocketLimits { max_message, write_timeout: config.limits.write_timeout };
+        Self {
+            settings: Arc::new(settings),
+            link_limits: limits(MAX_FROM_NODE),
+            client_limits: limits(signaling.max_message),
+            dial: signaling.dial,
+            play_wait: config.play.wait,
+        }
+    }
 }
 
 impl Sessions {
@@ -103,36 +150,24 @@ impl Sessions {
         over_limit: Arc<dyn Fn(bool) + Send + Sync>,
         shutdown: Shutdown,
     ) -> Self {
-        let signaling = &config.signaling;
-        let settings = SessionSettings {
-            give_up: signaling.give_up,
-            attempt: signaling.attempt,
-            confirm: MOVE_CONFIRM,
-            max_to_node: signaling.max_to_node,
-            max_legs: config.limits.legs_per_session,
-            messages_per_second: config.limits.messages_per_second,
-            with_publisher: signaling.conference_with_publisher,
-            relay: media.as_ref().map(|media| relay_side(media, config)),
-            ice_servers: signaling::ice_server_config(
-                &signaling.stun_uri,
-                &signaling.turn_username,
-                &signaling.turn_credential.0,
-            ),
-        };
-        let directory = Directory::default();
+        let exporter = config.telemetry.otlp_endpoint.clone();
+        let exporter =
+            exporter.map(|endpoint| Exporter::start(endpoint, config.door.name.clone(), metrics.clone(), &shutdown));
+        let directory = Directory::telling(exporter);
         if let Some(media) = &media {
             shutdown.spawn(tell_media(media.events(), directory.clone(), shutdown.child()));
         }
-        let limits = |max_message| SocketLimits { max_message, write_timeout: config.limits.write_timeout };
+        let http = Arc::new(http::HttpShared::default());
+        let (swept, stop) = (Arc::clone(&http), shutdown.child());
+        shutdown.spawn(async move { stop.run_until_cancelled(swept.viewers.keep_sweeping()).await });
         let shared = Arc::new(Shared {
-            settings: Arc::new(settings),
-            link_limits: limits(MAX_FROM_NODE),
-            client_limits: limits(signaling.max_message),
-            dial: signaling.dial,
-            router: router::Router::new(registry, config.play.wait),
+            rules: ArcSwap::from_pointee(Rules::new(config, media.as_ref())),
+            router: router::Router::new(registry),
+            http,
             occupancy: Occupancy::new(config.limits.sessions, config.limits.sessions_per_client, over_limit),
             directory,
             metrics,
+            access: AccessLog::new(config.telemetry.access_log),
             media,
             emptying: shutdown.child(),
             shutdown,
@@ -141,6 +176,13 @@ impl Sessions {
         });
         shared.shutdown.spawn(mover::run(Arc::clone(&shared)));
         Self { shared }
+    }
+
+    /// Takes another configuration: its limits at once, the rest for sessions that begin from now on.
+    pub fn reconfigure(&self, config: &Config) {
+        let shared = &self.shared;
+        shared.rules.store(Arc::new(Rules::new(config, shared.media.as_ref())));
+        shared.occupancy.set_limits(config.limits.sessions, config.limits.sessions_per_client);
     }
 
     /// Takes a seat for a client that wants to connect, or says which limit is reached.
@@ -183,7 +225,7 @@ impl Sessions {
 
     /// Bounds of a client's socket.
     pub fn client_limits(&self) -> SocketLimits {
-        self.shared.client_limits
+        self.shared.rules.load().client_limits
     }
 
     /// Runs one client until its socket ends.
@@ -191,7 +233,15 @@ impl Sessions {
     where
         C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        actor::run(Arc::clone(&self.shared), client)
+        self.run_as(client, SessionId(fastrand::u64(..)))
+    }
+
+    /// The same for a client whose session's id is known before.
+    fn run_as<C>(&self, client: Client<C>, id: SessionId) -> impl Future<Output = ()> + Send + use<C>
+    where
+        C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        actor::run(Arc::clone(&self.shared), client, id)
     }
 }
 

@@ -28,7 +28,6 @@ const LIVE_ON_ORIGIN: &str = "live_on_origin";
 #[derive(Debug)]
 pub(super) struct Router {
     registry: Registry,
-    play_wait: Duration,
 }
 
 /// What a placement has to claim, and how.
@@ -61,6 +60,11 @@ pub(super) struct LegSeat {
 }
 
 impl LegSeat {
+    /// What a placement of this kind has reserved on a node.
+    pub(super) fn new(registry: Registry, node: NodeId, kind: Option<Kind>) -> Self {
+        Self { registry, node, kind, pin: None }
+    }
+
     /// Keeps the leg's pin alive; cheap when it is not due.
     pub(super) fn refresh(&mut self, now: Instant) {
         if let Some((key, at)) = &mut self.pin
@@ -81,20 +85,27 @@ impl Drop for LegSeat {
 }
 
 impl Router {
-    pub(super) fn new(registry: Registry, play_wait: Duration) -> Self {
-        Self { registry, play_wait }
+    pub(super) fn new(registry: Registry) -> Self {
+        Self { registry }
     }
 
     pub(super) fn registry(&self) -> &Registry {
         &self.registry
     }
 
-    /// Places one leg. `seed` breaks ties; `fallback` is the key of an errand that names no stream.
-    pub(super) async fn place(&self, app: &AppName, ask: &Ask, seed: u64) -> Result<Seated, Reject> {
+    /// Places one leg; a play waits at most `play_wait` for its stream. `seed` breaks ties, and names the stream of an
+    /// errand that names none.
+    pub(super) async fn place(
+        &self,
+        app: &AppName,
+        ask: &Ask,
+        seed: u64,
+        play_wait: Duration,
+    ) -> Result<Seated, Reject> {
         let key = |stream: &StreamId| StreamKey { app: app.clone(), stream: stream.clone() };
         match (&ask.stream, ask.purpose) {
             (Some(stream), Purpose::Publish) => self.publish(key(stream), ask.room.as_ref().map(key), ask, seed).await,
-            (Some(stream), Purpose::Play) => self.play(key(stream), ask, seed).await,
+            (Some(stream), Purpose::Play) => self.play(key(stream), ask, seed, play_wait).await,
             (Some(stream), Purpose::Peer | Purpose::Room) => self.home(key(stream), ask, seed).await,
             (Some(stream), Purpose::Errand) => self.errand(&key(stream), ask, seed),
             (None, _) => {
@@ -170,7 +181,7 @@ impl Router {
         Ok(seated)
     }
 
-    async fn play(&self, key: StreamKey, ask: &Ask, seed: u64) -> Result<Seated, Reject> {
+    async fn play(&self, key: StreamKey, ask: &Ask, seed: u64, play_wait: Duration) -> Result<Seated, Reject> {
         let with_publisher = ask.with_publisher.as_ref();
         let mut lookup = match &ask.after_end {
             Some(after) => self.registry.wait_return(&key, after.origin.as_ref(), ask.until).await,
@@ -178,7 +189,7 @@ impl Router {
         };
         let mut route = routing::play(&lookup, with_publisher, &ask.avoid, &self.registry.snapshot());
         if route == PlayRoute::Wait && ask.after_end.is_none() {
-            let until = ask.until.min(clock::now() + self.play_wait);
+            let until = ask.until.min(clock::now() + play_wait);
             lookup = self.registry.wait_live(&key, until).await;
             route = routing::play(&lookup, with_publisher, &ask.avoid, &self.registry.snapshot());
         }

@@ -6,6 +6,8 @@
 
 mod drains;
 mod front;
+mod http;
+mod life;
 mod media;
 
 use std::{
@@ -27,7 +29,7 @@ use crate::domain::{
 
 pub use self::front::Trouble;
 pub use self::media::{TcpDrop, TcpEnd, WireFacts};
-use self::{drains::DrainMetrics, front::FrontMetrics, media::MediaMetrics};
+use self::{drains::DrainMetrics, front::FrontMetrics, http::HttpMetrics, life::LifeMetrics, media::MediaMetrics};
 
 /// The content type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -141,11 +143,14 @@ struct Inner {
     waiters: Gauge,
     http_requests: Counters<2>,
     accept_errors: Counter,
+    http: HttpMetrics,
     front: FrontMetrics,
+    traces: Counters<1>,
     capacity_legs: Gauges<1>,
     capacity_nodes: Gauges<1>,
     minutes_to_full: Family<Labels<1>, Gauge<f64, std::sync::atomic::AtomicU64>>,
     drains: DrainMetrics,
+    life: LifeMetrics,
     media: MediaMetrics,
 }
 
@@ -297,6 +302,11 @@ impl Metrics {
         self.0.accept_errors.inc();
     }
 
+    /// Traces were `sent`, or `failed` to be, or were `dropped` for a full queue.
+    pub fn traces(&self, result: Word, count: usize) {
+        self.0.traces.get_or_create(&[word("result", result)]).inc_by(count as u64);
+    }
+
     /// What the cluster still takes, before a scrape: legs that fit, nodes that take them, and minutes until it is full
     /// at the present rate.
     pub fn capacity(&self, kind: Kind, room: Room, minutes_to_full: Option<f64>) {
@@ -396,7 +406,9 @@ impl Inner {
                 "requests that the door answered itself",
             ),
             accept_errors: book.counter("accept_errors", "connections that a listener failed to accept"),
+            http: HttpMetrics::new(&mut book),
             front: FrontMetrics::new(&mut book),
+            traces: book.counters("traces", &["result"], "sessions' traces, by what became of them"),
             capacity_legs: book.gauges("capacity_legs", &["kind"], "legs that still fit on the cluster's nodes"),
             capacity_nodes: book.gauges("capacity_nodes", &["kind"], "nodes that take legs of this kind now"),
             minutes_to_full: {
@@ -407,6 +419,7 @@ impl Inner {
                 metric
             },
             drains: DrainMetrics::new(&mut book),
+            life: LifeMetrics::new(&mut book),
             media: MediaMetrics::new(&mut book),
             scrape: Mutex::default(),
             registry: book.registry,
@@ -661,6 +674,11 @@ mod tests {
         metrics.message_dropped("x");
         metrics.probed(&id, true);
         metrics.http_answered("x", 200);
+        metrics.traces("x", 1);
+        metrics.http_forwarded("x", 200, Duration::ZERO);
+        metrics.http_failed("x");
+        metrics.config_reloaded("x");
+        metrics.upgraded("x");
         metrics.capacity(Kind::Play, Room::default(), Some(1.0));
         metrics.migrated(Kind::Play, "x", "x");
         metrics.media_flow_closed(FlowEnd::Closed);

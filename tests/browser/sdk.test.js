@@ -53,6 +53,20 @@ test("two pages of a conference publish and play over one WebSocket each", () =>
     await Promise.all([clients.shows("ann", "room1-bob", BLUE), clients.shows("bob", "room1-ann", RED)]);
   }));
 
+test("a page that was only told where to ask is shown the way, also when its connection breaks", () =>
+  stage.withClients(async (clients) => {
+    const endpoint = `${stage.demo.http}/forebay/locate?app=LiveApp`;
+    await clients.publisher("author", BLUE, { endpoint });
+    await clients.viewer("reader", { endpoint });
+    await clients.publish("author", "located");
+    await clients.play("reader", "located");
+    await clients.shows("reader", "located", BLUE);
+
+    await clients.breakConnection("reader");
+    await clients.saw("reader", "initialized", undefined, 2);
+    await clients.keepsPlaying("reader", "located");
+  }));
+
 test("a viewer who comes too early is told so and plays by its own retry once the stream is there", () =>
   stage.withClients(async (clients) => {
     await clients.viewer("early");

@@ -49,21 +49,30 @@ pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) -> Dur
 /// A running `forebay serve`. Its log is printed if the test fails.
 pub struct Door {
     process: Process,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Door {
     /// Starts a door on free ports with these tables, and these overrides in its environment.
     pub async fn serve(tables: &str, environment: &[(&str, &str)]) -> Self {
+        Self::serve_text(&door_text(tables), environment).await
+    }
+
+    /// The same with a whole configuration.
+    pub async fn serve_text(text: &str, environment: &[(&str, &str)]) -> Self {
         let dir = TempDir::new("door");
         let file = dir.path().join("forebay.toml");
-        let text = format!(
-            "[[listen]]\nbind = \"127.0.0.1:0\"\n[admin]\nbind = \"127.0.0.1:0\"\n[apps]\nLiveApp = {{}}\n[media]\nbind = \"127.0.0.1\"\nports = [0]\n{tables}"
-        );
         std::fs::write(&file, text).expect("the temporary directory is writable");
         let file = file.to_str().expect("a path of ASCII");
         let process = Process::start_with(&["serve", "--config", file], environment).await;
-        Self { process, _dir: dir }
+        Self { process, dir }
+    }
+
+    /// Puts another configuration in the place of the one that it was started with, as an editor does.
+    pub fn rewrite(&self, text: &str) {
+        let (file, new) = (self.dir.path().join("forebay.toml"), self.dir.path().join("new"));
+        std::fs::write(&new, text).expect("the temporary directory is writable");
+        std::fs::rename(new, file).expect("it is one directory");
     }
 
     pub fn process(&mut self) -> &mut Process {
@@ -153,6 +162,13 @@ impl Drop for Door {
             eprintln!("--- the door's log\n{}", self.process.log());
         }
     }
+}
+
+/// The configuration of a door on free ports with these tables.
+pub fn door_text(tables: &str) -> String {
+    format!(
+        "[[listen]]\nbind = \"127.0.0.1:0\"\n[admin]\nbind = \"127.0.0.1:0\"\n[apps]\nLiveApp = {{}}\n[media]\nbind = \"127.0.0.1\"\nports = [0]\n{tables}"
+    )
 }
 
 /// Where a node stands. Its role and zone follow from its address, by the rules of the door's configuration.

@@ -2,6 +2,7 @@
 //! implementations.
 #![allow(dead_code, unreachable_pub, missing_docs)] // each test uses its own part of this
 
+pub mod acme_server;
 pub mod ams_client;
 pub mod cluster;
 pub mod front;
@@ -9,5 +10,7 @@ pub mod mongod;
 pub mod namespaces;
 pub mod process;
 pub mod str0m_peer;
+pub mod systemd;
 pub mod udp_path;
 pub mod webrtc_peer;
+pub mod whip_client;

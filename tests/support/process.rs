@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    os::fd::AsRawFd,
     process::Stdio,
     sync::{Arc, Mutex},
     time::Duration,
@@ -11,7 +12,7 @@ use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::TcpStream,
-    process::{Child, Command},
+    process::{Child, ChildStdout, Command},
     time::timeout,
 };
 
@@ -23,6 +24,7 @@ pub struct Process {
     child: Child,
     /// The words of the ready line: `http`, `admin`, `media`, `pid`, `node`.
     pub ready: BTreeMap<String, String>,
+    stdout: BufReader<ChildStdout>,
     log: Arc<Mutex<String>>,
 }
 
@@ -53,13 +55,39 @@ impl Process {
         let stdout = child.stdout.take().expect("stdout is piped");
         let mut stdout = BufReader::new(stdout);
         let in_time = timeout(READY_LIMIT, stdout.read_line(&mut line)).await;
-        let process = Self { child, ready: words(&line), log };
+        let process = Self { child, ready: words(&line), stdout, log };
         assert!(
             matches!(in_time, Ok(Ok(_))) && line.starts_with("ready "),
             "{args:?} said {line:?}\n{}",
             process.log()
         );
         process
+    }
+
+    /// The same as systemd starts a service with sockets: as descriptors from 3 on, each with its name.
+    pub async fn start_activated(
+        args: &[&str],
+        environment: &[(&str, &str)],
+        sockets: &[(&str, &std::net::TcpListener)],
+    ) -> Self {
+        // Descriptors without close-on-exec, which the shell moves to where systemd has them.
+        let open: Vec<_> = sockets.iter().map(|(_, socket)| rustix::io::dup(socket).expect("a descriptor")).collect();
+        let moves = open.iter().enumerate().map(|(nth, fd)| format!("{}<&{1} {1}<&-", nth + 3, fd.as_raw_fd()));
+        let moves = moves.collect::<Vec<_>>().join(" ");
+        let mut shell = Command::new("bash");
+        shell.args(["-c", &format!("export LISTEN_PID=$$; exec \"$@\" {moves}"), "bash"]);
+        shell.arg(env!("CARGO_BIN_EXE_forebay")).args(args).envs(environment.iter().copied());
+        let names = sockets.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(":");
+        shell.env("LISTEN_FDS", sockets.len().to_string()).env("LISTEN_FDNAMES", names);
+        Self::run(piped(shell), args).await
+    }
+
+    /// The words of the ready line of a process that this one started, which has the same stdout.
+    pub async fn next_ready(&mut self) -> BTreeMap<String, String> {
+        let mut line = String::new();
+        let in_time = timeout(READY_LIMIT, self.stdout.read_line(&mut line)).await;
+        assert!(matches!(in_time, Ok(Ok(_))) && line.starts_with("ready "), "{line:?}\n{}", self.log());
+        words(&line)
     }
 
     /// Its first public address, `IP:PORT`.

@@ -165,9 +165,14 @@ fn check_app(key: &str, raw: RawApp, problems: &mut Problems) -> App {
 
 /// RFC 6454 §6.1: `scheme "://" host [ ":" port ]`, without a path; `null` is what sandboxed pages send.
 fn is_web_origin(origin: &str) -> bool {
-    let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+    origin == "null" || is_web_address(origin)
+}
+
+/// Scheme, host and port, and nothing else.
+pub(super) fn is_web_address(url: &str) -> bool {
+    let host = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
     let plain = |host: &str| {
         !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte))
     };
-    origin == "null" || host.is_some_and(plain)
+    host.is_some_and(plain)
 }

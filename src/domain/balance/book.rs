@@ -251,6 +251,14 @@ impl Book {
         here.chain(gone).filter(|(_, legs)| *legs != Legs::default()).collect()
     }
 
+    /// Takes other settings; what was learned and what is placed stays.
+    pub fn reconfigure(&mut self, settings: &BalanceSettings, now: Instant) {
+        self.knobs = Knobs::new(settings);
+        self.liveness = LivenessSettings::new(settings);
+        self.learner.set_floor(self.knobs.floor);
+        self.tick(now);
+    }
+
     /// Lets time pass: slow start ends, breakers go to probation, learned costs fade. Call about once a second.
     pub fn tick(&mut self, now: Instant) {
         self.learner.fade(now);

@@ -94,6 +94,11 @@ impl Learner {
         Self { floor, pp: 0.0, pq: 0.0, qq: 0.0, py: 0.0, qy: 0.0, faded_at: None }
     }
 
+    /// What is learned from now on is never below this.
+    pub(super) fn set_floor(&mut self, floor: Cost) {
+        self.floor = floor;
+    }
+
     /// A node's load moved by `load` millionths while its legs moved by these.
     fn sample(&mut self, publishes: f64, plays: f64, load: f64) {
         self.pp += publishes * publishes;

@@ -52,9 +52,10 @@ pub enum CertificateError {
 }
 
 /// All certificates of one reading.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Loaded {
-    default: Arc<CertifiedKey>,
+    /// For clients that name no host, or one that no certificate has; `None`: they are sent away.
+    default: Option<Arc<CertifiedKey>>,
     exact: HashMap<String, Arc<CertifiedKey>>,
     /// `*.example.com` by `example.com`.
     wildcards: HashMap<String, Arc<CertifiedKey>>,
@@ -65,28 +66,24 @@ pub(super) struct Loaded {
 impl Loaded {
     /// Reads all of them, or says what is wrong with the first that is.
     pub(super) fn read(certificates: &[config::Certificate]) -> Result<Self, CertificateError> {
-        let mut loaded: Option<Self> = None;
+        let mut loaded = Self::default();
         for certificate in certificates {
             let (key, facts) = read_one(certificate)?;
-            let loaded = loaded.get_or_insert_with(|| Self {
-                default: Arc::clone(&key),
-                exact: HashMap::new(),
-                wildcards: HashMap::new(),
-                expiries: Vec::new(),
-            });
-            loaded.expiries.push((facts.expires, certificate.cert.clone()));
-            for name in facts.names {
-                // Where two have a name, the first in the file is its certificate.
-                match name.strip_prefix("*.") {
-                    Some(parent) => loaded.wildcards.entry(parent.to_owned()).or_insert_with(|| Arc::clone(&key)),
-                    None => loaded.exact.entry(name).or_insert_with(|| Arc::clone(&key)),
-                };
-            }
+            loaded.add(key, facts, &certificate.cert);
         }
-        loaded.ok_or_else(|| CertificateError::Unusable {
-            path: PathBuf::from("tls.certificates"),
-            why: "there is no certificate".to_owned(),
-        })
+        Ok(loaded)
+    }
+
+    /// Adds one that is read already. Where two have a name, the first is its certificate.
+    pub(super) fn add(&mut self, key: Arc<CertifiedKey>, facts: Facts, file: &Path) {
+        self.default.get_or_insert_with(|| Arc::clone(&key));
+        self.expiries.push((facts.expires, file.to_path_buf()));
+        for name in facts.names {
+            match name.strip_prefix("*.") {
+                Some(parent) => self.wildcards.entry(parent.to_owned()).or_insert_with(|| Arc::clone(&key)),
+                None => self.exact.entry(name).or_insert_with(|| Arc::clone(&key)),
+            };
+        }
     }
 
     /// When the first expires.
@@ -141,7 +138,7 @@ impl Resolver {
 impl ResolvesServerCert for Resolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let loaded = self.loaded.load();
-        let Some(name) = hello.server_name() else { return Some(Arc::clone(&loaded.default)) };
+        let Some(name) = hello.server_name() else { return loaded.default.clone() };
         // rustls has checked that it is a host name; it hands it over as the client wrote it.
         let found = match name.bytes().any(|byte| byte.is_ascii_uppercase()) {
             true => loaded.of(&name.to_ascii_lowercase()),
@@ -150,17 +147,21 @@ impl ResolvesServerCert for Resolver {
         if found.is_none() {
             self.metrics.tls_unknown_name();
         }
-        Some(Arc::clone(found.unwrap_or(&loaded.default)))
+        found.or(loaded.default.as_ref()).cloned()
     }
 }
 
 /// What a certificate says of itself.
-struct Facts {
-    names: Vec<String>,
-    expires: SystemTime,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Facts {
+    /// The hosts that it is for, in lower case.
+    pub names: Vec<String>,
+    pub begins: SystemTime,
+    pub expires: SystemTime,
 }
 
-fn read_one(of: &config::Certificate) -> Result<(Arc<CertifiedKey>, Facts), CertificateError> {
+/// Reads a certificate with its key.
+pub(super) fn read_one(of: &config::Certificate) -> Result<(Arc<CertifiedKey>, Facts), CertificateError> {
     let unusable = |path: &Path, why: String| CertificateError::Unusable { path: path.to_path_buf(), why };
     let pem = read_file(&of.cert)?;
     let chain = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
@@ -197,6 +198,8 @@ fn facts(leaf: &CertificateDer<'_>) -> Result<Facts, String> {
         _ => None,
     });
     let names = names.collect();
-    let expires = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0);
-    Ok(Facts { names, expires: UNIX_EPOCH + Duration::from_secs(expires) })
+    let time =
+        |at: x509_parser::time::ASN1Time| UNIX_EPOCH + Duration::from_secs(u64::try_from(at.timestamp()).unwrap_or(0));
+    let validity = parsed.validity();
+    Ok(Facts { names, begins: time(validity.not_before), expires: time(validity.not_after) })
 }

@@ -6,7 +6,7 @@
 use std::{os::unix::fs::MetadataExt, time::Duration};
 
 use super::Tls;
-use crate::{config::Certificate, shutdown::Shutdown};
+use crate::config::{self, Certificate};
 
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -16,18 +16,8 @@ const LOOK: Duration = Duration::from_secs(1);
 type Sign = Option<(u64, u64, u64, i64, i64, i64, i64)>;
 
 impl Tls {
-    /// Looks at the files until the process ends, and reads them again when they have changed.
-    pub fn watch(&self, shutdown: &Shutdown) {
-        let (tls, ending) = (self.clone(), shutdown.clone());
-        shutdown.spawn(async move {
-            tokio::select! {
-                () = ending.stopping() => {}
-                never = tls.look() => match never {},
-            }
-        });
-    }
-
-    async fn look(&self) -> std::convert::Infallible {
+    /// Looks at the files, for ever.
+    pub(super) async fn look(&self) -> std::convert::Infallible {
         let mut source = self.0.source.load_full();
         let mut seen = signs(&source.certificates).await;
         loop {
@@ -41,7 +31,8 @@ impl Tls {
         }
     }
 
-    async fn reread(&self, source: &crate::config::Tls) {
+    /// Has the certificates of this configuration read again.
+    pub(super) async fn reread(&self, source: &config::Tls) {
         let (tls, config) = (self.clone(), source.clone());
         // Files are read where waiting for a disk holds up nobody.
         match tokio::task::spawn_blocking(move || tls.reload(&config)).await {

@@ -2,6 +2,7 @@
 
 use std::{fmt, future::Future, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use mongodb::{
     Client, Collection,
     bson::{Document, doc},
@@ -40,7 +41,7 @@ const HEARTBEAT: Duration = Duration::from_secs(2);
 #[derive(Clone)]
 pub struct MongoStore {
     uri: Secret,
-    apps: Apps,
+    apps: Arc<ArcSwap<Apps>>,
     /// Made on first use: an SRV name may not resolve yet when the door starts.
     client: Arc<OnceCell<Client>>,
     reads: Arc<Semaphore>,
@@ -55,6 +56,7 @@ impl fmt::Debug for MongoStore {
 impl MongoStore {
     /// A store that connects when it is first asked. Fails only if `uri` cannot be read at all; says why in words.
     pub async fn new(uri: Secret, apps: Apps) -> Result<Self, String> {
+        let apps = Arc::new(ArcSwap::from_pointee(apps));
         let store = Self { uri, apps, client: Arc::default(), reads: Arc::new(Semaphore::new(READS_IN_FLIGHT)) };
         match timeout(FIND_SERVER, ClientOptions::parse(&store.uri.0)).await {
             Ok(Err(error)) if matches!(error.kind.as_ref(), ErrorKind::InvalidArgument { .. }) => {
@@ -62,6 +64,11 @@ impl MongoStore {
             }
             _ => Ok(store),
         }
+    }
+
+    /// Reads other apps, or the same in other databases, from now on.
+    pub fn set_apps(&self, apps: Apps) {
+        self.apps.store(Arc::new(apps));
     }
 
     async fn client(&self) -> DriverResult<&Client> {
@@ -125,7 +132,7 @@ impl MongoStore {
 
     pub(super) fn database(&self, app: &AppName) -> Result<String, StoreError> {
         let unknown = || StoreError::Refused { code: 0, message: format!("app {app} has no database") };
-        self.apps.database(app).ok_or_else(unknown)
+        self.apps.load().database(app).ok_or_else(unknown)
     }
 }
 

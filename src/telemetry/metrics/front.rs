@@ -95,10 +95,12 @@ pub(super) struct FrontMetrics {
     handshakes: Counters<1>,
     unknown_names: Counter,
     reloads: Counters<1>,
+    orders: Counters<1>,
     expiry: Gauge<f64, std::sync::atomic::AtomicU64>,
 }
 
 const HANDSHAKES: [Word; 2] = ["full", "resumed"];
+const ORDERS: [Word; 2] = ["issued", "failed"];
 const RELOADS: [Word; 2] = ["loaded", "refused"];
 const PROXY_HEADERS: [Word; 3] = ["v1", "v2", "local"];
 
@@ -122,6 +124,7 @@ impl FrontMetrics {
                 "handshakes for a host that no certificate has; the first one served them",
             ),
             reloads: book.counters("tls_reloads", &["result"], "changed certificate files, by what became of them"),
+            orders: book.counters("acme_orders", &["result"], "orders of a certificate at the ACME server"),
             expiry: book.add_unit(
                 "tls_certificate_expiry_timestamp",
                 "gauge",
@@ -138,6 +141,7 @@ impl FrontMetrics {
             (&metrics.proxy_headers, "version", &PROXY_HEADERS[..]),
             (&metrics.handshakes, "kind", &HANDSHAKES[..]),
             (&metrics.reloads, "result", &RELOADS[..]),
+            (&metrics.orders, "result", &ORDERS[..]),
         ] {
             for value in values {
                 family.get_or_create_owned(&[word(label, value)]);
@@ -176,6 +180,11 @@ impl Metrics {
     /// Changed certificate files were taken, or refused and the old ones kept.
     pub fn tls_reloaded(&self, taken: bool) {
         self.0.front.reloads.get_or_create(&[word("result", RELOADS[usize::from(!taken)])]).inc();
+    }
+
+    /// An order at the ACME server has brought a certificate, or has not.
+    pub fn acme_ordered(&self, issued: bool) {
+        self.0.front.orders.get_or_create(&[word("result", ORDERS[usize::from(!issued)])]).inc();
     }
 
     /// When the first of the certificates in use expires; `None`: there are none.

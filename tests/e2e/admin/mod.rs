@@ -3,6 +3,7 @@
 mod commands;
 mod events;
 mod reading;
+mod traces;
 
 use serde_json::Value;
 
