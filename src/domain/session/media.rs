@@ -84,7 +84,12 @@ impl Session {
             Err(error) => return Rewritten::Bad(error),
         };
         let rewritten = with_field(text, "sdp", &sdp);
-        self.legs[at].media.client = Some(description);
+        let media = &mut self.legs[at].media;
+        media.client = Some(description);
+        if is_offer(text) {
+            // What the node has said answers an earlier offer: this one may bring other credentials.
+            media.node = None;
+        }
         self.tell_relay(at);
         rewritten
     }
@@ -98,6 +103,9 @@ impl Session {
             Err(error) => return Rewritten::Bad(error),
         };
         let media = &mut self.legs[at].media;
+        if is_offer(text) {
+            media.client = None;
+        }
         let early = std::mem::take(&mut media.early);
         let node = media.node.insert(description);
         for (candidate, mid, section) in early {
@@ -237,6 +245,10 @@ impl Session {
 
 /// Transports of one leg that may be open at a time: two generations of each section that was offered unbundled.
 const GENERATIONS: usize = 8;
+
+fn is_offer(text: &Text) -> bool {
+    string_field(text.as_bytes(), "type").is_some_and(|kind| &*kind == "offer")
+}
 
 fn with_field(text: &Text, field: &str, with: &str) -> Rewritten {
     match replace_string_field(text.as_bytes(), field, with) {

@@ -122,6 +122,23 @@ fn a_play_opens_at_the_offer_and_learns_the_client_from_the_answer() {
     assert_eq!(commands(&bench.node("e1", &description("offer", &sdp("srv1", ""))).said()).len(), 0);
     let said = bench.node("e1", &description("offer", &sdp("srv2", ""))).said();
     assert!(matches!(commands(&said)[..], [Command::Open(spec)] if spec.id != id && spec.line == 1), "{said:?}");
+    assert!(
+        matches!(commands(&said)[..], [Command::Open(spec)] if spec.client.is_none()),
+        "its answer is still to come"
+    );
+}
+
+#[test]
+fn a_publishers_restart_leaves_the_old_generation_alone_until_the_node_has_answered() {
+    let (mut bench, _, answered) = answered();
+    let [Command::Open(before)] = commands(&answered)[..] else { panic!("{answered:?}") };
+    let offered = bench.client(&description("offer", &sdp("cli2", ""))).said();
+    assert_eq!(commands(&offered).len(), 0, "the new credentials are not the old generation's: {offered:?}");
+    let host = "a=candidate:3 1 udp 1 10.0.1.1 53011 typ host\r\n";
+    let answered = bench.node("o1", &description("answer", &sdp("srv2", host))).said();
+    let [Command::Open(after)] = commands(&answered)[..] else { panic!("{answered:?}") };
+    assert_eq!((after.line, after.backend_port), (before.line, Some(53011)));
+    assert_eq!(after.client.as_ref().map(|client| &*client.ufrag), Some("cli2"));
 }
 
 #[test]
