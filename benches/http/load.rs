@@ -61,15 +61,16 @@ pub(crate) async fn busy(to: SocketAddr, path: &'static str, connections: usize,
     Ok(sum)
 }
 
-/// One connection that asks at a steady pace.
+/// Asks at a steady pace, each time on a new connection, as load balancers do; the connect counts.
 pub(crate) async fn paced(to: SocketAddr, path: &'static str, pace: Duration, turn: Duration) -> io::Result<Seen> {
-    let mut client = Client::open(to, path, 0).await?;
     let mut seen = Seen::default();
     let end = Instant::now() + turn;
     let mut ticks = tokio::time::interval(pace);
     while Instant::now() < end {
         ticks.tick().await;
-        client.ask(&mut seen).await?;
+        let begun = Instant::now();
+        Client::open(to, path, 0).await?.ask(&mut Seen::default()).await?;
+        seen.times.push(u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX));
     }
     Ok(seen)
 }

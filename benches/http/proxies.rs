@@ -86,10 +86,12 @@ pub(crate) fn door(name: &'static str, program: &Path, node: &Proc, dir: &Path, 
         .spawn()?;
     let line = first_line(&mut child)?;
     let address = line.split_once("http=http://").and_then(|(_, rest)| rest.split(' ').next()?.parse().ok());
-    match address {
-        Some(address) => Ok(Proc { health: Some(health), ..Proc::new(name, address, child) }),
-        None => Err(io::Error::other(format!("no ready line: {line:?}; see {}/door.log", dir.display()))),
-    }
+    let Some(address) = address else {
+        return Err(io::Error::other(format!("no ready line: {line:?}; see {}/door.log", dir.display())));
+    };
+    let mut proc = Proc::new(name, address, child);
+    proc.health = Some(health);
+    Ok(proc)
 }
 
 /// nginx in front of the node, with connections kept. `None` where it is not installed.

@@ -69,9 +69,13 @@ async fn pass(
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Box<dyn std::error::Error + Send + Sync>> {
     let mut kept = kept.lock().await;
-    let mut sender = match kept.take() {
-        Some(mut sender) if sender.ready().await.is_ok() => sender,
-        _ => {
+    let before = match kept.take() {
+        Some(mut sender) => sender.ready().await.is_ok().then_some(sender),
+        None => None,
+    };
+    let mut sender = match before {
+        Some(sender) => sender,
+        None => {
             let stream = TcpStream::connect(to).await?;
             stream.set_nodelay(true)?;
             let (sender, connection) = client::handshake(TokioIo::new(stream)).await?;

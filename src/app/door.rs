@@ -30,7 +30,7 @@ use crate::{
     health::{Prober, Readiness, listener},
     media::Media,
     registry::{Backing, Registry},
-    sessions::Sessions,
+    sessions::{Resources, Sessions},
     shutdown::Shutdown,
     telemetry::{access::AccessLog, logs::LogHandle, metrics::Metrics},
     upstream::HttpPool,
@@ -155,6 +155,7 @@ impl Door {
         let sessions = Sessions::new(&config, registry.clone(), metrics.clone(), media, over_limit, shutdown.clone());
         let front = Arc::new(Front {
             apps: ArcSwap::from_pointee(config.apps.clone()),
+            resources: Resources::new(&config.signaling, sessions.clone(), shutdown.clone()),
             sessions: sessions.clone(),
             readiness: readiness.clone(),
             nodes: HttpPool::new(front::http_limits(&config.http), metrics.clone()),
@@ -310,7 +311,9 @@ impl Door {
         systemd::stopping(lame_duck + deadline);
         self.readiness.drain();
         self.rooms.registry.set_door_draining(true);
-        tokio::time::sleep(lame_duck).await;
+        if !lame_duck.is_zero() {
+            tokio::time::sleep(lame_duck).await;
+        }
         self.rooms.sessions.drain(deadline).await;
     }
 

@@ -19,3 +19,4 @@ pub mod sdp;
 pub mod session;
 pub mod signaling;
 pub mod sniff;
+pub mod whip;

@@ -4,6 +4,7 @@
 
 mod body;
 mod connection;
+mod cors;
 mod forward;
 mod http;
 mod journal;
@@ -32,7 +33,7 @@ use crate::{
     config::{self, Apps},
     domain::ids::ClientAddr,
     health::Readiness,
-    sessions::Sessions,
+    sessions::{Resources, Sessions},
     telemetry::{access::AccessLog, metrics::Metrics},
     upstream::{HttpLimits, HttpPool},
 };
@@ -71,6 +72,8 @@ pub struct Front {
     pub apps: ArcSwap<Apps>,
     /// Runs what is upgraded.
     pub sessions: Sessions,
+    /// Runs WHIP and WHEP.
+    pub resources: Resources,
     /// What `/healthz` says.
     pub readiness: Readiness,
     /// Counts.

@@ -251,12 +251,13 @@ impl Inner {
     /// The order of a node as the store has it now, else as this door knows it.
     async fn order_now(&self, node: &NodeId) -> (Option<DrainOrder>, i64) {
         if let Some(source) = self.source.as_ref().filter(|_| self.link.is_up()) {
+            let mark = self.drains.mark();
             match source.node_docs().await {
                 Ok(docs) => {
                     let known = docs.iter().find(|doc| doc.node == *node);
                     let known = known.map_or((None, 0), |doc| (doc.order.clone(), doc.revision));
                     // What is written already was changed apart from what is still unwritten here: the later one counts.
-                    self.drains.merge(docs);
+                    self.drains.merge(docs, mark);
                     let (order, _) = self.drains.order(node);
                     return (order, known.1);
                 }
@@ -276,8 +277,11 @@ impl Inner {
                 Err(error) => self.link.failed(&error),
             }
         }
-        let forgettable = self.source.is_none() && doc.order.is_none();
-        self.drains.put(doc, !stored && !forgettable);
+        if self.source.is_none() && doc.order.is_none() {
+            self.drains.forget(&doc.node);
+        } else {
+            self.drains.put(doc, !stored);
+        }
         self.book().set_drains(&self.drains.wishes(), clock::now());
         true
     }

@@ -523,7 +523,7 @@ fn this_door(config: &Config) -> ThisDoor {
     ThisDoor {
         id: format!("{name}-{:08x}", fastrand::u32(..)),
         name,
-        public_url: None,
+        public_url: config.door.public_url.clone(),
         draining: AtomicBool::new(false),
     }
 }

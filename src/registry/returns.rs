@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Registry, facade::Inner};
+use super::{Registry, facade::Inner, own::now_ms};
 use crate::{
     clock,
     domain::{
@@ -103,7 +103,9 @@ impl Inner {
             Lookup::Found { record, .. } => record.origin.as_deref().and_then(|name| snapshot.by_ams_name(name)),
             Lookup::Missing | Lookup::Unknown => None,
         };
-        let leaves = |node: &NodeView| matches!(node.state, NodeState::Draining | NodeState::Drained | NodeState::Down);
-        named.is_some_and(leaves) || origin.and_then(|id| snapshot.get(id)).is_some_and(leaves)
+        let now_ms = now_ms(&self.skews);
+        let moves = |node: &NodeView| self.drains.order(&node.spec.id).0.is_some_and(|order| order.moves(now_ms));
+        let leaves = |node: &NodeView| node.state == NodeState::Down || moves(node);
+        named.is_some_and(&leaves) || origin.and_then(|id| snapshot.get(id)).is_some_and(leaves)
     }
 }

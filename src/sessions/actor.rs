@@ -107,11 +107,10 @@ enum Event {
 }
 
 /// Boxed before it runs: futures keep a copy of what they were given by value, one in each of them.
-pub(super) fn run<C>(shared: Arc<Shared>, client: Client<C>) -> impl Future<Output = ()> + Send
+pub(super) fn run<C>(shared: Arc<Shared>, client: Client<C>, id: SessionId) -> impl Future<Output = ()> + Send
 where
     C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let id = SessionId(fastrand::u64(..));
     Box::new(Actor::new(shared, client, id)).serve()
 }
 

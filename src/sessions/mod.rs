@@ -6,6 +6,8 @@
 //!                                          ▼                            │
 //!                       execute: sockets (upstream) · router (registry) · report (metrics, log, hints)
 //! ```
+//!
+//! A WHIP or WHEP resource is a session too (`whip.rs`): its client is a task of the door.
 
 mod actor;
 mod directory;
@@ -17,6 +19,7 @@ mod report;
 mod router;
 pub mod story;
 mod trace;
+mod whip;
 
 use std::{
     net::IpAddr,
@@ -37,11 +40,13 @@ use tokio_util::sync::CancellationToken;
 pub use directory::{Card, Directory, News, Page};
 pub use http::{HttpAsk, HttpNode, NoNode};
 pub use index::{Full, Occupancy, SessionSeat};
+pub use router::{Router, Seated};
+pub use whip::{Post, Resource, ResourceId, Resources};
 
 use crate::{
     config::Config,
     domain::{
-        ids::{AppName, ClientAddr},
+        ids::{AppName, ClientAddr, SessionId},
         relay,
         session::{Input, MediaSeen, RelaySide, SessionSettings},
         signaling,
@@ -229,7 +234,15 @@ impl Sessions {
     where
         C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        actor::run(Arc::clone(&self.shared), client)
+        self.run_as(client, SessionId(fastrand::u64(..)))
+    }
+
+    /// The same for a client whose session's id is known before.
+    fn run_as<C>(&self, client: Client<C>, id: SessionId) -> impl Future<Output = ()> + Send + use<C>
+    where
+        C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        actor::run(Arc::clone(&self.shared), client, id)
     }
 }
 

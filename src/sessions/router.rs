@@ -3,6 +3,7 @@
 
 use std::{
     net::IpAddr,
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -22,12 +23,19 @@ use crate::{
 const PIN_REFRESH: Duration = Duration::from_secs(10);
 /// A placement follows others' pins so often; more changes than that are no race any more.
 const CLAIM_TURNS: usize = 4;
+/// Live plays that lose their node are placed so fast, after so many at once; nobody waits longer than that.
+const TURN: Duration = Duration::from_millis(5);
+const TURNS_AT_ONCE: u32 = 100;
+const LONGEST_TURN: Duration = Duration::from_secs(3);
 /// The rule of a publish whose record names a node that takes it.
 const LIVE_ON_ORIGIN: &str = "live_on_origin";
 
+/// Answers sessions' questions to placement. The decisions are `domain`'s; here they are fed, and doors agree on them.
 #[derive(Debug)]
-pub(super) struct Router {
+pub struct Router {
     registry: Registry,
+    /// When the next play that lost its node may be placed: a node's viewers do not come to the others all at once.
+    rush: Mutex<Instant>,
 }
 
 /// What a placement has to claim, and how.
@@ -40,7 +48,7 @@ struct Race {
 
 /// A placement, and what it reserved.
 #[derive(Debug)]
-pub(super) struct Seated {
+pub struct Seated {
     pub(super) placement: Placement,
     pub(super) address: IpAddr,
     pub(super) blind: bool,
@@ -84,23 +92,30 @@ impl Drop for LegSeat {
     }
 }
 
+impl Seated {
+    /// The node that was chosen.
+    pub fn node(&self) -> &NodeId {
+        &self.seat.node
+    }
+}
+
 impl Router {
-    pub(super) fn new(registry: Registry) -> Self {
-        Self { registry }
+    /// A router over what `registry` knows.
+    pub fn new(registry: Registry) -> Self {
+        Self { registry, rush: Mutex::new(clock::now()) }
     }
 
     pub(super) fn registry(&self) -> &Registry {
         &self.registry
     }
 
-    /// Places one leg; a play waits at most `play_wait` for its stream. `seed` breaks ties; `fallback` is the key of an errand that names no stream.
-    pub(super) async fn place(
-        &self,
-        app: &AppName,
-        ask: &Ask,
-        seed: u64,
-        play_wait: Duration,
-    ) -> Result<Seated, Reject> {
+    /// Places one leg; a play waits at most `play_wait` for its stream, and `seed` breaks ties and names
+    /// the stream of an errand that names none. What is reserved is given
+    /// back when the answer, or what became of it, drops.
+    ///
+    /// # Errors
+    /// What the client is told: no node takes it, or there is no such stream.
+    pub async fn place(&self, app: &AppName, ask: &Ask, seed: u64, play_wait: Duration) -> Result<Seated, Reject> {
         let key = |stream: &StreamId| StreamKey { app: app.clone(), stream: stream.clone() };
         match (&ask.stream, ask.purpose) {
             (Some(stream), Purpose::Publish) => self.publish(key(stream), ask.room.as_ref().map(key), ask, seed).await,
@@ -182,6 +197,9 @@ impl Router {
 
     async fn play(&self, key: StreamKey, ask: &Ask, seed: u64, play_wait: Duration) -> Result<Seated, Reject> {
         let with_publisher = ask.with_publisher.as_ref();
+        if ask.is_move {
+            self.take_turn().await;
+        }
         let mut lookup = match &ask.after_end {
             Some(after) => self.registry.wait_return(&key, after.origin.as_ref(), ask.until).await,
             None => self.registry.look_up(&key).await,
@@ -229,6 +247,22 @@ impl Router {
         let request = Request { stream: key, want: Want::Read, rule: "read", kind: None, exclude: &ask.avoid, seed };
         let placement = self.registry.place(&request).map_err(|_| Reject::Busy)?;
         self.seated(placement, None, None, false)
+    }
+
+    /// A live play that has to go elsewhere waits for its turn among all of them: at first none, later a little, at most
+    /// [`LONGEST_TURN`].
+    async fn take_turn(&self) {
+        let now = clock::now();
+        let due = {
+            let mut next = self.rush.lock().unwrap_or_else(PoisonError::into_inner);
+            let burst = now.checked_sub(TURN * TURNS_AT_ONCE).unwrap_or(now);
+            *next = (*next).max(burst) + TURN;
+            *next
+        };
+        let wait = due.saturating_duration_since(now);
+        if !wait.is_zero() {
+            tokio::time::sleep(wait.min(LONGEST_TURN).mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+        }
     }
 
     /// From here on, giving up gives the reservation back.

@@ -677,6 +677,8 @@ mod tests {
         metrics.traces("x", 1);
         metrics.http_forwarded("x", 200, Duration::ZERO);
         metrics.http_failed("x");
+        metrics.config_reloaded("x");
+        metrics.upgraded("x");
         metrics.capacity(Kind::Play, Room::default(), Some(1.0));
         metrics.migrated(Kind::Play, "x", "x");
         metrics.media_flow_closed(FlowEnd::Closed);

@@ -2,7 +2,9 @@
 
 mod changes;
 mod contract;
+mod drains;
 mod nodes;
 mod outages;
+mod pins;
 mod rig;
 mod wire;

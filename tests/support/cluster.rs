@@ -231,7 +231,7 @@ pub struct Processes {
     pub door: Door,
     pub addresses: Addresses,
     nodes: BTreeMap<String, Process>,
-    mongod: Mongod,
+    pub mongod: Mongod,
 }
 
 impl Processes {
@@ -242,6 +242,12 @@ impl Processes {
         let tables = format!("[mongo]\nuri = \"{}\"\n{}", mongod.uri(), addresses.rules());
         let door = Door::serve(&tables, environment).await;
         Self { door, addresses, nodes, mongod }
+    }
+
+    /// Another door of the same cluster.
+    pub async fn another_door(&self, environment: &[(&str, &str)]) -> Door {
+        let tables = format!("[mongo]\nuri = \"{}\"\n{}", self.mongod.uri(), self.addresses.rules());
+        Door::serve(&tables, environment).await
     }
 
     pub fn id(&self, place: Place, number: u8) -> String {

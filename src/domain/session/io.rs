@@ -102,7 +102,7 @@ pub enum MediaSeen {
 }
 
 /// Why a leg leaves its node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum MoveCause {
     /// An operator wants the node empty.
     Drain,

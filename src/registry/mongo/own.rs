@@ -77,7 +77,8 @@ impl MongoStore {
 
     pub(in crate::registry) async fn put_order(&self, doc: &NodeDoc, expected: i64) -> Result<bool, StoreError> {
         let doc = doc.clone();
-        self.ask(OWN_LIMIT, None, move |client| async move {
+        // Longer than other questions: a write whose answer is lost counts as made apart, and may win over a later one.
+        self.ask(BACKGROUND_LIMIT, None, move |client| async move {
             let nodes = own(&client, "nodes");
             let order = doc.order.as_ref().map_or(Bson::Null, |order| Bson::Document(order_fields(order)));
             let fields = doc! { "revision": doc.revision, "changed_ms": doc.changed_ms, "drain": order };

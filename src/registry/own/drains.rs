@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use tokio::sync::watch;
@@ -23,6 +26,8 @@ pub(in crate::registry) struct Drains {
     held: Mutex<BTreeMap<NodeId, Held>>,
     /// Counts changes, for those who wait for one.
     changed: watch::Sender<u64>,
+    /// Counts what was put in here, so that a read of the store knows what it may be too old for.
+    puts: AtomicU64,
     /// One operator's change at a time; readers do not wait for it.
     pub(in crate::registry) operating: tokio::sync::Mutex<()>,
 }
@@ -33,6 +38,8 @@ struct Held {
     doc: NodeDoc,
     /// The store does not have it: it was away when the order was changed here.
     unsynced: bool,
+    /// Which put brought it; 0: a read did.
+    put: u64,
     legs: Legs,
     /// Doors that have legs there, this one included if it has.
     doors: usize,
@@ -50,7 +57,7 @@ pub(in crate::registry) struct Counts {
 
 impl Held {
     fn new(doc: NodeDoc, unsynced: bool) -> Self {
-        Self { doc, unsynced, legs: Legs::default(), doors: 0, streams: None, counted: Counts::default() }
+        Self { doc, unsynced, put: 0, legs: Legs::default(), doors: 0, streams: None, counted: Counts::default() }
     }
 
     fn since_ms(&self) -> Option<i64> {
@@ -60,7 +67,12 @@ impl Held {
 
 impl Default for Drains {
     fn default() -> Self {
-        Self { held: Mutex::default(), changed: watch::channel(0).0, operating: tokio::sync::Mutex::default() }
+        Self {
+            held: Mutex::default(),
+            changed: watch::channel(0).0,
+            puts: AtomicU64::new(0),
+            operating: tokio::sync::Mutex::default(),
+        }
     }
 }
 
@@ -80,28 +92,39 @@ impl Drains {
         self.lock().len() < MAX_ORDERS
     }
 
-    /// Takes an order that was changed through this door.
+    /// Takes an order that was changed through this door. A withdrawn one is remembered until a later read of the store.
     pub(in crate::registry) fn put(&self, doc: NodeDoc, unsynced: bool) {
         {
             let mut held = self.lock();
-            match held.get_mut(&doc.node) {
-                Some(known) => take(known, doc, unsynced),
-                None => drop(held.insert(doc.node.clone(), Held::new(doc, unsynced))),
-            }
-            held.retain(|_, held| held.doc.order.is_some() || held.unsynced);
+            let put = self.puts.fetch_add(1, Ordering::Relaxed) + 1;
+            let known = held.entry(doc.node.clone()).or_insert_with(|| Held::new(doc.clone(), unsynced));
+            take(known, doc, unsynced);
+            known.put = put;
         }
         self.say();
     }
 
+    /// Forgets an order: there is no store that could bring it back.
+    pub(in crate::registry) fn forget(&self, node: &NodeId) {
+        self.lock().remove(node);
+        self.say();
+    }
+
+    /// What a read of the store that begins now cannot have missed: see [`Drains::merge`].
+    pub(in crate::registry) fn mark(&self) -> u64 {
+        self.puts.load(Ordering::Relaxed)
+    }
+
     /// Takes all documents of the store; gives those that were changed here while it was away and still have to be
-    /// written, each with the revision that it replaces. Of two changes made apart the later one counts.
-    pub(in crate::registry) fn merge(&self, docs: Vec<NodeDoc>) -> Vec<(NodeDoc, i64)> {
+    /// written, each with the revision that it replaces. Of two changes made apart the later one counts. What was put in
+    /// here since `mark`, when the read began, is not undone by it.
+    pub(in crate::registry) fn merge(&self, docs: Vec<NodeDoc>, mark: u64) -> Vec<(NodeDoc, i64)> {
         let docs: BTreeMap<NodeId, NodeDoc> = docs.into_iter().map(|doc| (doc.node.clone(), doc)).collect();
         let mut late = Vec::new();
         let changed = {
             let mut held = self.lock();
             let before = held.clone();
-            held.retain(|node, known| known.unsynced || docs.contains_key(node));
+            held.retain(|node, known| known.unsynced || known.put > mark || docs.contains_key(node));
             for known in held.values_mut().filter(|known| known.unsynced) {
                 let stored = docs.get(&known.doc.node);
                 if stored.is_none_or(|stored| stored.changed_ms < known.doc.changed_ms) {
@@ -114,11 +137,12 @@ impl Drains {
             for (node, doc) in docs {
                 match held.get_mut(&node) {
                     Some(known) if known.unsynced => {}
+                    Some(known) if known.put > mark && doc.revision < known.doc.revision => {}
                     Some(known) => take(known, doc, false),
                     None => drop(held.insert(node, Held::new(doc, false))),
                 }
             }
-            held.retain(|_, held| held.doc.order.is_some() || held.unsynced);
+            held.retain(|_, held| held.doc.order.is_some() || held.unsynced || held.put > mark);
             *held != before
         };
         if changed {
@@ -220,7 +244,7 @@ impl Drains {
 /// Replaces a document; what was counted here stays only with the drain that it was counted for.
 fn take(known: &mut Held, doc: NodeDoc, unsynced: bool) {
     if known.since_ms() != doc.order.as_ref().map(|order| order.since_ms) {
-        *known = Held::new(doc, unsynced);
+        *known = Held { put: known.put, ..Held::new(doc, unsynced) };
     } else if doc.revision >= known.doc.revision {
         // A slow read may bring what was already counted on top.
         let moved = doc.moved.max(known.doc.moved);
@@ -263,10 +287,27 @@ mod tests {
     #[test]
     fn what_the_store_says_replaces_what_was_known_and_what_it_lacks_is_gone() {
         let drains = Drains::default();
-        assert!(drains.merge(vec![doc("a", 1, 10, true), doc("b", 1, 10, true)]).is_empty());
+        assert!(drains.merge(vec![doc("a", 1, 10, true), doc("b", 1, 10, true)], 0).is_empty());
         assert_eq!(draining(&drains), ["a", "b"]);
-        assert!(drains.merge(vec![doc("a", 2, 20, false)]).is_empty());
+        assert!(drains.merge(vec![doc("a", 2, 20, false)], 0).is_empty());
         assert!(draining(&drains).is_empty());
+    }
+
+    #[test]
+    fn a_read_that_began_before_a_change_does_not_undo_it() {
+        let drains = Drains::default();
+        let before = drains.mark();
+        drains.put(doc("a", 1, 10, true), false);
+        assert!(drains.merge(vec![], before).is_empty());
+        assert_eq!(draining(&drains), ["a"]);
+        let before = drains.mark();
+        drains.put(doc("a", 2, 20, false), false);
+        drains.merge(vec![doc("a", 1, 10, true)], before);
+        assert!(draining(&drains).is_empty(), "nor brings back what was withdrawn");
+        drains.merge(vec![doc("a", 3, 30, true)], before);
+        assert_eq!(draining(&drains), ["a"], "but what came later counts");
+        drains.merge(vec![], drains.mark());
+        assert!(draining(&drains).is_empty() && drains.lock().is_empty());
     }
 
     #[test]
@@ -276,7 +317,7 @@ mod tests {
         drains.put(doc("earlier", 4, 10, true), true);
         drains.put(doc("withdrawn", 4, 30, false), true);
         let stored = vec![doc("later", 7, 20, false), doc("earlier", 7, 20, false), doc("withdrawn", 7, 20, true)];
-        let late = drains.merge(stored);
+        let late = drains.merge(stored, drains.mark());
         let late: Vec<_> = late.iter().map(|(doc, replaces)| (doc.node.as_str(), doc.revision, *replaces)).collect();
         assert_eq!(late, [("later", 8, 7), ("withdrawn", 8, 7)]);
         assert_eq!(draining(&drains), ["later"], "also before the store has taken them");
@@ -285,7 +326,7 @@ mod tests {
     #[test]
     fn what_was_counted_is_neither_lost_nor_counted_twice() {
         let drains = Drains::default();
-        drains.merge(vec![doc("a", 1, 10, true)]);
+        drains.merge(vec![doc("a", 1, 10, true)], 0);
         drains.count(&id("a"), true);
         drains.count(&id("a"), false);
         let seen = |drains: &Drains| {
@@ -299,7 +340,7 @@ mod tests {
         let again = drains.take_counts();
         drains.counts_kept(node, *since, again[0].2, true);
         assert_eq!(seen(&drains), (1, 1));
-        drains.merge(vec![NodeDoc { moved: 5, failed: 1, ..doc("a", 1, 10, true) }]);
+        drains.merge(vec![NodeDoc { moved: 5, failed: 1, ..doc("a", 1, 10, true) }], 0);
         assert_eq!(seen(&drains), (5, 1), "other doors counted too");
         assert!(drains.take_counts().is_empty());
     }

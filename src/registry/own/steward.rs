@@ -102,7 +102,8 @@ impl Steward {
         self.beat += 1;
         source.beat(&self.heartbeat()).await?;
         let now_ms = now_ms(&self.inner.skews);
-        for (doc, replaces) in self.inner.drains.merge(source.node_docs().await?) {
+        let mark = self.inner.drains.mark();
+        for (doc, replaces) in self.inner.drains.merge(source.node_docs().await?, mark) {
             if source.put_order(&doc, replaces).await? {
                 tracing::info!(node = %doc.node, drains = doc.order.is_some(), "a drain changed without the store is in it now");
                 self.inner.drains.put(doc, false);
