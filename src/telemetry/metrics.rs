@@ -674,6 +674,8 @@ mod tests {
         metrics.traces("x", 1);
         metrics.capacity(Kind::Play, Room::default(), Some(1.0));
         metrics.migrated(Kind::Play, "x", "x");
+        metrics.config_reloaded("x");
+        metrics.upgraded("x");
         metrics.media_flow_closed(FlowEnd::Closed);
         metrics.media_command_refused(Refused::Full);
         let text = metrics.scrape(&one_edge(), StoreFacts::default());
