@@ -78,6 +78,26 @@ pub(crate) fn sdp(bytes: &[u8]) {
     }
     sdp::leaks(text, &[]);
     sdp::trickled(text, &ports);
+    two_answers(text, NODE);
+    two_answers(BROWSER, text);
+    if let Ok(frag) = sdp::read_frag(text) {
+        assert!(frag.candidates.len() <= sdp::MAX_CANDIDATES);
+    }
+}
+
+/// What a browser offers, and what AMS offers.
+const BROWSER: &str = include_str!("../tests/golden/sdp/str0m-offer.sdp");
+const NODE: &str = include_str!("../tests/golden/sdp/ams-offer.sdp");
+
+/// Two offers: where there are answers, each has the sections of its offer, and one transport.
+fn two_answers(client: &str, node: &str) {
+    let Ok(answers) = sdp::answer_both(client, node) else { return };
+    for (offer, answer) in [(client, answers.to_client), (node, answers.to_node)] {
+        let (_, answer) = sdp::to_node(&answer, None).expect("an answer is a description");
+        let (_, offer) = sdp::to_node(offer, None).expect("what was answered is one too");
+        assert_eq!(answer.media.len(), offer.media.len(), "a section for each section");
+        assert_eq!(answer.transports.len(), 1, "one transport");
+    }
 }
 
 type Rewritten = Result<(String, Description), sdp::SdpError>;

@@ -95,6 +95,26 @@ fn a_str0m_offer_and_a_webrtc_rs_answer_cross_the_door() {
     assert_eq!(offered.peers(&said), [Some(&said.transports[0])]);
 }
 
+#[test]
+fn two_answers_out_of_two_offers_are_read_by_other_stacks_as_they_are_meant() {
+    let goldens = goldens();
+    let offers: Vec<_> = goldens.iter().filter(|(name, _)| name.contains("offer")).collect();
+    let mut answered = 0;
+    for (client_name, client) in &offers {
+        for (node_name, node) in &offers {
+            let Ok(answers) = sdp::answer_both(client, node) else { continue };
+            answered += 1;
+            for answer in [&answers.to_client, &answers.to_node] {
+                let what = format!("{client_name} watches {node_name}");
+                let (_, description) = sdp::to_client(answer, &[], &NODE_PORTS).expect("an answer is a description");
+                same_reading(&what, answer, &description);
+                SdpAnswer::from_sdp_string(answer).unwrap_or_else(|error| panic!("{what}: {error}\n{answer}"));
+            }
+        }
+    }
+    assert!(answered >= 20, "most stacks can watch each other: {answered}");
+}
+
 #[track_caller]
 fn same_reading(name: &str, text: &str, ours: &Description) {
     let theirs = SessionDescription::unmarshal(&mut Cursor::new(text)).expect("golden descriptions are SDP");

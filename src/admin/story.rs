@@ -23,7 +23,7 @@ pub(super) struct Line {
     /// Since the session was opened.
     after_ms: u64,
     /// `opened`, `command`, `placement`, `not_placed`, `link`, `link_lost`, `offer`, `answer`, `node_answered`,
-    /// `started`, `ended`, `retried`, `moving`, `moved`, `move_failed`, `refused`, `node_full`, `bad_description`,
+    /// `started`, `ended`, `retried`, `moving`, `moved`, `stayed`, `gap`, `move_failed`, `refused`, `node_full`, `bad_description`,
     /// `first_stun`, `first_media`, `stall`, `resumed` or `close`.
     #[schema(example = "placement")]
     event: &'static str,

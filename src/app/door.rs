@@ -11,7 +11,7 @@
 use std::{io::Write, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -30,9 +30,10 @@ use crate::{
     health::{Prober, Readiness, listener},
     media::Media,
     registry::{Backing, Registry},
-    sessions::Sessions,
+    sessions::{Resources, Sessions},
     shutdown::Shutdown,
-    telemetry::{logs::LogHandle, metrics::Metrics},
+    telemetry::{access::AccessLog, logs::LogHandle, metrics::Metrics},
+    upstream::HttpPool,
 };
 
 /// How often a door that finishes its sessions looks whether any is left.
@@ -154,9 +155,14 @@ impl Door {
         let sessions = Sessions::new(&config, registry.clone(), metrics.clone(), media, over_limit, shutdown.clone());
         let front = Arc::new(Front {
             apps: ArcSwap::from_pointee(config.apps.clone()),
+            resources: Resources::new(&config.signaling, sessions.clone(), shutdown.clone()),
             sessions: sessions.clone(),
             readiness: readiness.clone(),
+            nodes: HttpPool::new(front::http_limits(&config.http), metrics.clone()),
             metrics: metrics.clone(),
+            access: AccessLog::new(config.telemetry.access_log),
+            tunnels: Arc::new(Semaphore::new(config.http.tunnels)),
+            http: ArcSwap::from_pointee(config.http.clone()),
             locate: Locate { public_url: config.door.public_url.clone(), peers: peers(&registry) },
             pages,
         });
@@ -204,10 +210,11 @@ impl Door {
             });
         let http = first.unwrap_or_default();
         let media = at.media.map_or_else(|| "direct".to_owned(), |address| format!("udp://{address}"));
+        // Behind what every reader of the line knows.
         let health = at.health.map_or_else(String::new, |address| format!(" health=http://{address}"));
         let (admin, pid) = (at.admin, std::process::id());
         let mut stdout = std::io::stdout().lock();
-        let line = format!("ready http={http} admin=http://{admin}{health} media={media} pid={pid}\n");
+        let line = format!("ready http={http} admin=http://{admin} media={media} pid={pid}{health}\n");
         let said = stdout.write_all(line.as_bytes()).and_then(|()| stdout.flush());
         if self.is_first {
             said?;
@@ -304,7 +311,9 @@ impl Door {
         systemd::stopping(lame_duck + deadline);
         self.readiness.drain();
         self.rooms.registry.set_door_draining(true);
-        tokio::time::sleep(lame_duck).await;
+        if !lame_duck.is_zero() {
+            tokio::time::sleep(lame_duck).await;
+        }
         self.rooms.sessions.drain(deadline).await;
     }
 

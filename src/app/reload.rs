@@ -45,6 +45,7 @@ impl Rooms {
             logs.set(&new.telemetry.log)?;
         }
         self.front.apps.store(new.apps.clone().into());
+        self.front.http.store(new.http.clone().into());
         self.registry.reconfigure(&new);
         self.sessions.reconfigure(&new);
         self.prober.reconfigure(&new.health);

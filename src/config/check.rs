@@ -14,7 +14,7 @@ pub use media::is_global;
 use std::{collections::BTreeMap, fmt::Debug, path::PathBuf, time::Duration};
 
 use super::{
-    Config, Door, Health, Limits, Play, Problems, Secret, ShutdownConfig, Signaling, Telemetry,
+    AccessLog, Config, Door, Health, Http, Limits, Play, Problems, Secret, ShutdownConfig, Signaling, Telemetry,
     raw::{self, Raw},
     value::{Conference, Size},
 };
@@ -57,6 +57,7 @@ pub(super) fn check(raw: Raw, environment: &BTreeMap<String, String>, problems: 
         play: Play { wait: within("play.wait", raw.play.wait, 2 * SECOND, Duration::ZERO, 60 * SECOND, problems) },
         signaling: signaling(raw.signaling, problems),
         media,
+        http: http(raw.http, problems),
         limits: limits(raw.limits, problems),
         shutdown: shutdown(raw.shutdown, problems),
         door,
@@ -167,6 +168,27 @@ fn signaling(raw: raw::RawSignaling, problems: &mut Problems) -> Signaling {
     }
 }
 
+fn http(raw: raw::RawHttp, problems: &mut Problems) -> Http {
+    let (low, high) = (50 * MILLISECOND, 600 * SECOND);
+    let gib = 1 << 30;
+    let size = raw.max_request_body.map(|size| size.0);
+    let idle = within("http.idle", raw.idle, 30 * SECOND, SECOND, high, problems);
+    Http {
+        expose_rest: raw.expose_rest.unwrap_or(false),
+        max_request_body: within("http.max_request_body", size, 10 << 20, 0, 1024 * gib, problems),
+        connect: within("http.connect", raw.connect, SECOND, low, 60 * SECOND, problems),
+        first_byte: within("http.first_byte", raw.first_byte, 15 * SECOND, low, high, problems),
+        idle,
+        client_idle: within("http.client_idle", raw.client_idle, 60 * SECOND, SECOND, DAY, problems),
+        keep_idle: within("http.keep_idle", raw.keep_idle, 15 * SECOND, SECOND, high, problems),
+        max_idle: within("http.max_idle", raw.max_idle, 64, 0, 100_000, problems),
+        max_connections: within("http.max_connections", raw.max_connections, 2000, 1, 1_000_000, problems),
+        cookie: raw.cookie.unwrap_or(true),
+        tunnels: within("http.tunnels", raw.tunnels, 1000, 0, 1_000_000, problems),
+        tunnel_idle: within("http.tunnel_idle", raw.tunnel_idle, 120 * SECOND, SECOND, DAY, problems),
+    }
+}
+
 fn limits(raw: raw::RawLimits, problems: &mut Problems) -> Limits {
     let (low, high) = (100 * MILLISECOND, 600 * SECOND);
     let many = 10_000_000;
@@ -229,5 +251,10 @@ fn telemetry(raw: raw::RawTelemetry, problems: &mut Problems) -> Telemetry {
     if let Err(why) = logs::check_filter(&log) {
         problems.add("telemetry.log", format!("{why}; write one such as \"info\" or \"info,forebay::sessions=debug\""));
     }
-    Telemetry { log, json: raw.json.unwrap_or(false), otlp_endpoint: raw.otlp_endpoint }
+    Telemetry {
+        log,
+        json: raw.json.unwrap_or(false),
+        otlp_endpoint: raw.otlp_endpoint,
+        access_log: raw.access_log.unwrap_or(AccessLog::Redacted),
+    }
 }

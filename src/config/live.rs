@@ -50,7 +50,7 @@ impl Config {
                 problems.add(format!("apps.{name}.database"), FIXED);
             }
         }
-        let (media, door) = (&self.media, &self.door);
+        let (media, http, door) = (&self.media, &self.http, &self.door);
         for (key, differs) in [
             ("admin.bind", self.admin.bind != new.admin.bind),
             ("admin.token_file", self.admin.token_file != new.admin.token_file),
@@ -68,10 +68,20 @@ impl Config {
             ),
             ("media.allow_private_public_ip", media.allow_private_public_ip != new.media.allow_private_public_ip),
             ("media.node_ports", media.node_ports != new.media.node_ports),
+            ("http.connect", http.connect != new.http.connect),
+            ("http.first_byte", http.first_byte != new.http.first_byte),
+            ("http.idle", http.idle != new.http.idle),
+            ("http.client_idle", http.client_idle != new.http.client_idle),
+            ("http.keep_idle", http.keep_idle != new.http.keep_idle),
+            ("http.max_idle", http.max_idle != new.http.max_idle),
+            ("http.max_connections", http.max_connections != new.http.max_connections),
+            ("http.tunnels", http.tunnels != new.http.tunnels),
             ("door.name", door.name != new.door.name),
             ("door.public_url", door.public_url != new.door.public_url),
             ("door.state_dir", door.state_dir != new.door.state_dir),
             ("telemetry.json", self.telemetry.json != new.telemetry.json),
+            ("telemetry.access_log", self.telemetry.access_log != new.telemetry.access_log),
+            ("telemetry.otlp_endpoint", self.telemetry.otlp_endpoint != new.telemetry.otlp_endpoint),
         ] {
             if differs {
                 problems.add(key, FIXED);

@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn tables_of_what_is_not_built_are_unknown_keys() {
-        for table in ["[http]\nexpose_rest = true", "[media]\nice_tcp = true"] {
+        for table in ["[http]\nhttp3 = true", "[media]\nice_tcp = true"] {
             let problems = bad(&format!("{LEAST}{table}"));
             assert!(problems.contains("unknown key"), "{problems}");
         }

@@ -55,6 +55,8 @@ pub struct Config {
     pub signaling: Signaling,
     /// `[media]`
     pub media: Media,
+    /// `[http]`
+    pub http: Http,
     /// `[limits]`
     pub limits: Limits,
     /// `[shutdown]`
@@ -430,6 +432,35 @@ impl Media {
     }
 }
 
+/// `[http]`: what is forwarded to nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Http {
+    /// `expose_rest`, default false: whether AMS's REST API of each app can be reached through the door.
+    pub expose_rest: bool,
+    /// `max_request_body`, default 10 MiB: a larger body is a 413.
+    pub max_request_body: usize,
+    /// `connect`, default 1 s: TCP connect to a node; another one is tried then.
+    pub connect: Duration,
+    /// `first_byte`, default 15 s: from a whole request to the head of the node's response, else a 504.
+    pub first_byte: Duration,
+    /// `idle`, default 30 s: between two pieces of a body, a node's or (while it uploads) a client's.
+    pub idle: Duration,
+    /// `client_idle`, default 60 s: a client that takes nothing of a response for so long loses it.
+    pub client_idle: Duration,
+    /// `keep_idle`, default 15 s: how long a connection to a node is kept for the next request.
+    pub keep_idle: Duration,
+    /// `max_idle`, default 64: connections kept so, per node.
+    pub max_idle: usize,
+    /// `max_connections`, default 2,000: connections at once, per node; beyond it a request is a 503.
+    pub max_connections: usize,
+    /// `cookie`, default true: viewers that take cookies stick to their edge by one.
+    pub cookie: bool,
+    /// `tunnels`, default 1,000: WebSockets that are passed to nodes untouched; beyond it one is a 503.
+    pub tunnels: usize,
+    /// `tunnel_idle`, default 2 min: such a WebSocket without a byte either way is ended.
+    pub tunnel_idle: Duration,
+}
+
 /// `[limits]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
@@ -485,6 +516,19 @@ pub struct Telemetry {
     pub json: bool,
     /// `otlp_endpoint`, default none: where sessions' traces go, as OTLP over HTTP.
     pub otlp_endpoint: Option<HttpEndpoint>,
+    /// `access_log`, default `redacted`: a line per finished session and request.
+    pub access_log: AccessLog,
+}
+
+/// What a line of the access log shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AccessLog {
+    /// There are no lines.
+    Off,
+    /// Client addresses without their last part.
+    Redacted,
+    /// Whole client addresses. Secrets never show.
+    Full,
 }
 
 /// A collector of traces: `http://HOST[:PORT][/PATH]`; the path is `/v1/traces` where none is written.

@@ -12,7 +12,7 @@ use std::{
 use toml::{Table, Value};
 
 use super::{
-    ExternalIp, HttpEndpoint, IpRange, MediaMode, Proxy, TlsVersion,
+    AccessLog, ExternalIp, HttpEndpoint, IpRange, MediaMode, Proxy, TlsVersion,
     environment::Overrides,
     problems::Problems,
     value::{Conference, FromGiven, Given, NodeAddress, Ports, Size},
@@ -96,6 +96,12 @@ tables! {
         announce_private_candidate: bool, allow_private_public_ip: bool, node_ports: Ports, cloud_metadata: bool,
         metadata_server: SocketAddr, stun_server: String,
     }
+    /// `[http]`
+    RawHttp {
+        expose_rest: bool, max_request_body: Size, connect: Duration, first_byte: Duration, idle: Duration,
+        client_idle: Duration, keep_idle: Duration, max_idle: usize, max_connections: usize, cookie: bool,
+        tunnels: usize, tunnel_idle: Duration,
+    }
     /// `[limits]`
     RawLimits {
         sessions: usize, sessions_per_client: usize, legs_per_session: usize, messages_per_second: u32,
@@ -107,7 +113,7 @@ tables! {
     /// `[door]`
     RawDoor { name: String, public_url: String, state_dir: String }
     /// `[telemetry]`
-    RawTelemetry { log: String, json: bool, otlp_endpoint: HttpEndpoint }
+    RawTelemetry { log: String, json: bool, otlp_endpoint: HttpEndpoint, access_log: AccessLog }
 }
 
 /// The whole file.
@@ -130,6 +136,7 @@ pub(super) struct Raw {
     pub(super) play: RawPlay,
     pub(super) signaling: RawSignaling,
     pub(super) media: RawMedia,
+    pub(super) http: RawHttp,
     pub(super) limits: RawLimits,
     pub(super) shutdown: RawShutdown,
     pub(super) door: RawDoor,
@@ -137,7 +144,7 @@ pub(super) struct Raw {
 }
 
 /// The tables whose keys an environment variable may set, with those keys.
-pub(super) const TABLES: [(&str, &[&str]); 13] = [
+pub(super) const TABLES: [(&str, &[&str]); 14] = [
     ("tls", RawTls::KEYS),
     ("admin", RawAdmin::KEYS),
     ("health", RawHealth::KEYS),
@@ -147,6 +154,7 @@ pub(super) const TABLES: [(&str, &[&str]); 13] = [
     ("play", RawPlay::KEYS),
     ("signaling", RawSignaling::KEYS),
     ("media", RawMedia::KEYS),
+    ("http", RawHttp::KEYS),
     ("limits", RawLimits::KEYS),
     ("shutdown", RawShutdown::KEYS),
     ("door", RawDoor::KEYS),
@@ -191,6 +199,7 @@ pub(super) fn read(mut file: Table, overrides: &Overrides, problems: &mut Proble
         play: reader.table("play", file.remove("play")),
         signaling: reader.table("signaling", file.remove("signaling")),
         media: reader.table("media", file.remove("media")),
+        http: reader.table("http", file.remove("http")),
         limits: reader.table("limits", file.remove("limits")),
         shutdown: reader.table("shutdown", file.remove("shutdown")),
         door: reader.table("door", file.remove("door")),

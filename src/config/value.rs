@@ -6,7 +6,7 @@ use std::{net::IpAddr, net::SocketAddr, ops::RangeInclusive, time::Duration};
 
 use toml::Value;
 
-use super::{ExternalIp, HttpEndpoint, IpRange, MediaMode, Proxy, TlsVersion};
+use super::{AccessLog, ExternalIp, HttpEndpoint, IpRange, MediaMode, Proxy, TlsVersion};
 use crate::domain::{
     balance::PublishPolicy,
     ids::{NodeId, Role, Zone},
@@ -283,6 +283,7 @@ words! {
     PublishPolicy: "least-loaded" => Self::LeastLoaded, "two-choices" => Self::TwoChoices,
         "round-robin" => Self::RoundRobin, "hash" => Self::Hash;
     Conference: "with-publisher" => Self::WithPublisher, "edge" => Self::Edge;
+    AccessLog: "off" => Self::Off, "redacted" => Self::Redacted, "full" => Self::Full;
     Proxy: "off" => Self::Off, "optional" => Self::Optional, "required" => Self::Required;
     TlsVersion: "1.2" => Self::V1_2, "1.3" => Self::V1_3;
     MediaMode: "relay" => Self::Relay, "direct" => Self::Direct;

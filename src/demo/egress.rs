@@ -192,6 +192,18 @@ impl Egress {
         Ok(Offer { sdp, id_mapping })
     }
 
+    /// Sends from now on with the payload types of the viewer's answer, which are his own (RFC 3264 §6.1).
+    pub(super) async fn obey(&mut self, answer: &str) {
+        let answered = sections(answer);
+        for outgoing in &mut self.tracks {
+            let mid = outgoing.transceiver.mid().await.ok().flatten();
+            let section = answered.iter().find(|section| Some(section.mid.as_str()) == mid.as_deref());
+            if let Some(codec) = section.and_then(|section| section.codec.as_ref()) {
+                outgoing.payload_type = codec.payload_type;
+            }
+        }
+    }
+
     /// The connection is up, or has new tracks: starts what does not run yet.
     pub(super) fn run(&mut self) {
         for outgoing in self.tracks.iter_mut().filter(|outgoing| outgoing.running.is_none()) {

@@ -21,7 +21,7 @@ use tokio_tungstenite::{
     },
 };
 
-use super::{node::Node, page, session, words::MAX_MESSAGE};
+use super::{files, node::Node, page, session, words::MAX_MESSAGE};
 
 /// Bytes of a request head; a larger one is refused.
 const MAX_HEAD: usize = 16 * 1024;
@@ -85,6 +85,11 @@ async fn answer(node: Arc<Node>, line: Line, request: Request<Incoming>) -> Resu
     node.freezer.thawed().await;
     let app = node.options.app.as_str();
     let in_app = request.uri().path().strip_prefix('/').and_then(|path| path.strip_prefix(app));
+    if let Some(path) = in_app
+        && let Some(answer) = files::answer(&node, request.method(), path, request.headers()).await
+    {
+        return Ok(answer);
+    }
     Ok(match (request.uri().path(), in_app) {
         (_, Some("/websocket")) => return Ok(upgrade(node, line, request)),
         (_, Some("/demo/members")) => {

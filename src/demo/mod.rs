@@ -14,6 +14,7 @@
 
 mod cluster;
 mod egress;
+mod files;
 mod http;
 mod ingest;
 mod node;

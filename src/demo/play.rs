@@ -228,6 +228,7 @@ impl Leg {
             self.outbox.send(words::error(self.wish.stream.as_str(), "notSetRemoteDescription"));
             return;
         }
+        self.egress.obey(sdp).await;
         if self.started {
             self.egress.run();
         }

@@ -159,6 +159,31 @@ impl Records {
         self.set(stream, made, true).await;
     }
 
+    /// A record made by REST, before anybody publishes: this node's address stands in it all the same.
+    pub(super) async fn created(&self, stream: &StreamId) {
+        let now = clock::wall_ms();
+        let made = fields(json!({
+            "_t": "Broadcast",
+            "streamId": stream,
+            "status": "created",
+            "type": "liveStream",
+            "publish": true,
+            "date": now,
+            "originAdress": self.address,
+            "rtmpURL": format!("rtmp://{}/{}/{stream}", self.address, self.app),
+            "zombi": false,
+            "virtual": false,
+            "updateTime": 0,
+            "startTime": 0,
+        }));
+        self.set(stream, made, true).await;
+    }
+
+    /// A record deleted by REST.
+    pub(super) async fn removed(&self, stream: &StreamId) {
+        self.delete(stream).await;
+    }
+
     /// The record of a room; AMS gives it no origin and no heartbeat.
     pub(super) async fn room_joined(&self, room: &StreamId) {
         if self.find_now(room).await.is_some_and(|record| record.live) {

@@ -7,9 +7,11 @@
 pub mod balance;
 pub mod cache_policy;
 pub mod drain;
+pub mod http;
 pub mod ids;
 pub mod limits;
 pub mod record;
+pub mod redact;
 pub mod reject;
 pub mod relay;
 pub mod routing;
@@ -17,3 +19,4 @@ pub mod sdp;
 pub mod session;
 pub mod signaling;
 pub mod sniff;
+pub mod whip;

@@ -28,9 +28,6 @@ use super::{
 };
 use crate::{config::App, domain::ids::AppName, health::Readiness};
 
-/// The path.
-pub(super) const PATH: &str = "/forebay/locate";
-
 /// The other doors of this cluster.
 #[derive(Clone)]
 pub struct Peers(Arc<dyn Fn() -> Vec<String> + Send + Sync>);

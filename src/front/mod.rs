@@ -4,7 +4,10 @@
 
 mod body;
 mod connection;
+mod cors;
+mod forward;
 mod http;
+mod journal;
 mod listener;
 mod locate;
 mod pace;
@@ -14,6 +17,7 @@ mod sniff;
 mod tls;
 mod transport;
 mod visitor;
+mod whip;
 mod ws;
 
 use std::{fmt, sync::Arc};
@@ -23,10 +27,15 @@ pub use locate::{Locate, Peers};
 pub use tls::{CertificateError, Tls, TlsError};
 
 use arc_swap::ArcSwap;
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, sync::Semaphore};
 
 use crate::{
-    config::Apps, domain::ids::ClientAddr, health::Readiness, sessions::Sessions, telemetry::metrics::Metrics,
+    config::{self, Apps},
+    domain::ids::ClientAddr,
+    health::Readiness,
+    sessions::{Resources, Sessions},
+    telemetry::{access::AccessLog, metrics::Metrics},
+    upstream::{HttpLimits, HttpPool},
 };
 
 /// A static page by its path: content type and bytes.
@@ -63,12 +72,35 @@ pub struct Front {
     pub apps: ArcSwap<Apps>,
     /// Runs what is upgraded.
     pub sessions: Sessions,
+    /// Runs WHIP and WHEP.
+    pub resources: Resources,
     /// What `/healthz` says.
     pub readiness: Readiness,
     /// Counts.
     pub metrics: Metrics,
     /// What `/forebay/locate` answers.
     pub locate: Locate,
+    /// A line per finished request.
+    pub access: AccessLog,
+    /// `[http]`
+    pub http: ArcSwap<config::Http>,
+    /// Connections to nodes for forwarded requests.
+    pub nodes: HttpPool,
+    /// `http.tunnels`
+    pub tunnels: Arc<Semaphore>,
     /// The demo's page; absent in `serve`.
     pub pages: Option<Pages>,
+}
+
+/// How `[http]` keeps connections to nodes.
+pub fn http_limits(http: &config::Http) -> HttpLimits {
+    HttpLimits {
+        connect: http.connect,
+        first_byte: http.first_byte,
+        idle: http.idle,
+        client_idle: http.client_idle,
+        keep_idle: http.keep_idle,
+        max_idle: http.max_idle,
+        max_connections: http.max_connections,
+    }
 }

@@ -125,7 +125,7 @@ fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
 }
 
 /// The app's allow-list of Origins; an empty one admits all, and so does a client that is no browser and sends none.
-fn is_welcome(front: &Front, app: &AppName, headers: &HeaderMap) -> bool {
+pub(super) fn is_welcome(front: &Front, app: &AppName, headers: &HeaderMap) -> bool {
     let apps = front.apps.load();
     let allowed = apps.get(app).map_or(&[][..], |app| &app.origins);
     let Some(origin) = headers.get(ORIGIN).filter(|_| !allowed.is_empty()) else { return true };

@@ -1,6 +1,7 @@
 //! One client's task. It holds no policy: it feeds [`Session`] and carries out what that says.
 
 use std::{
+    fmt::Write as _,
     future::poll_fn,
     pin::Pin,
     sync::Arc,
@@ -29,16 +30,20 @@ use crate::{
         reject::Reject,
         session::{Ask, CloseReason, Input, LinkLoss, Placed, Session, Ticket},
     },
-    telemetry::{metrics::Held, spans},
+    telemetry::{access::SessionLine, metrics::Held, spans},
     upstream::{DialError, Frame, Socket, SocketEnd},
 };
 
 /// Events that are handled before what they caused is flushed: a burst becomes one system call per socket.
 const BATCH: usize = 16;
 
+/// Bytes of its line in the access log that tell a session's legs; those placed later are left out.
+const LEGS_TOLD: usize = 1024;
+
 /// A session and everything that it holds on to.
 pub(super) struct Actor<C> {
     pub(super) shared: Arc<Shared>,
+    id: SessionId,
     pub(super) session: Session,
     pub(super) app: AppName,
     pub(super) address: ClientAddr,
@@ -51,6 +56,8 @@ pub(super) struct Actor<C> {
     pub(super) links: Vec<Link>,
     pub(super) pending: Vec<Pending>,
     pub(super) seats: Vec<(Ticket, LegSeat, Option<Held>)>,
+    /// Its placements so far, each as `kind:stream@node`, for the access log.
+    legs: String,
     /// Why the session ended, once it has.
     pub(super) closed: Option<CloseReason>,
     /// Where its events are told. Entered when there is something to tell, not for every message that passes.
@@ -100,11 +107,10 @@ enum Event {
 }
 
 /// Boxed before it runs: futures keep a copy of what they were given by value, one in each of them.
-pub(super) fn run<C>(shared: Arc<Shared>, client: Client<C>) -> impl Future<Output = ()> + Send
+pub(super) fn run<C>(shared: Arc<Shared>, client: Client<C>, id: SessionId) -> impl Future<Output = ()> + Send
 where
     C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let id = SessionId(fastrand::u64(..));
     Box::new(Actor::new(shared, client, id)).serve()
 }
 
@@ -123,6 +129,7 @@ where
             shown: session.revision(),
             orders: Orders { next: Box::pin(shared.emptying.clone().cancelled_owned()), ending: false },
             watched: None,
+            id,
             session,
             shared,
             app: client.app,
@@ -135,6 +142,7 @@ where
             links: Vec::new(),
             pending: Vec::new(),
             seats: Vec::new(),
+            legs: String::new(),
             closed: None,
             timer: Box::pin(tokio::time::sleep_until(due.into())),
             armed: due,
@@ -153,8 +161,18 @@ where
         }
         let reason = self.closed.map_or("", CloseReason::as_str);
         self.shared.metrics.session_closed(reason);
-        Box::pin(self.close()).await;
         let open_for = clock::now().saturating_duration_since(opened);
+        self.shared.access.session(&SessionLine {
+            session: self.id,
+            app: &self.app,
+            target: &self.path,
+            client: self.address.0.ip(),
+            tls: self.tls,
+            legs: &self.legs,
+            took: open_for,
+            end: reason,
+        });
+        Box::pin(self.close()).await;
         span.in_scope(|| tracing::info!(reason, ?open_for, "session closed"));
     }
 
@@ -215,6 +233,16 @@ where
         }
     }
 
+    /// Notes a leg for the access log.
+    fn note_leg(&mut self, ask: &Ask, seated: &Seated) {
+        let (Some(kind), Some(stream)) = (ask.purpose.kind(), &ask.stream) else { return };
+        if self.shared.access.is_on() && self.legs.len() < LEGS_TOLD {
+            let between = if self.legs.is_empty() { "" } else { " " };
+            // Writing to a String cannot fail.
+            let _ = write!(self.legs, "{between}{}:{stream}@{}", kind.as_str(), seated.seat.node);
+        }
+    }
+
     fn settle(&mut self, event: Event) -> Option<Input> {
         Some(match event {
             Event::Idle => return None,
@@ -223,6 +251,7 @@ where
                 self.shared.placed(&ask, &result);
                 self.desk.tell(told(&ask, &result));
                 let result = result.map(|seated| {
+                    self.note_leg(&ask, &seated);
                     let (node, origin) = (seated.seat.node.clone(), seated.origin);
                     let held = seated.seat.kind.map(|kind| self.shared.metrics.leg_opened(kind, &node));
                     self.seats.reserve_exact(1); // one leg, one link is what most sessions have

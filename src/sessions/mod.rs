@@ -6,16 +6,20 @@
 //!                                          ▼                            │
 //!                       execute: sockets (upstream) · router (registry) · report (metrics, log, hints)
 //! ```
+//!
+//! A WHIP or WHEP resource is a session too (`whip.rs`): its client is a task of the door.
 
 mod actor;
 mod directory;
 mod execute;
+mod http;
 mod index;
 mod mover;
 mod report;
 mod router;
 pub mod story;
 mod trace;
+mod whip;
 
 use std::{
     net::IpAddr,
@@ -34,13 +38,15 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub use directory::{Card, Directory, News, Page};
+pub use http::{HttpAsk, HttpNode, NoNode};
 pub use index::{Full, Occupancy, SessionSeat};
 pub use router::{Router, Seated};
+pub use whip::{Post, Resource, ResourceId, Resources};
 
 use crate::{
     config::Config,
     domain::{
-        ids::{AppName, ClientAddr},
+        ids::{AppName, ClientAddr, SessionId},
         relay,
         session::{Input, MediaSeen, RelaySide, SessionSettings},
         signaling,
@@ -48,7 +54,7 @@ use crate::{
     media::{Media, MediaEvent},
     registry::Registry,
     shutdown::Shutdown,
-    telemetry::{metrics::Metrics, otlp::Exporter},
+    telemetry::{access::AccessLog, metrics::Metrics, otlp::Exporter},
     upstream::{Socket, SocketLimits},
 };
 
@@ -81,9 +87,11 @@ struct Shared {
     /// A session keeps what it began with.
     rules: ArcSwap<Rules>,
     router: router::Router,
+    http: Arc<http::HttpShared>,
     occupancy: Occupancy,
     directory: Directory,
     metrics: Metrics,
+    access: AccessLog,
     /// Absent: media goes directly between clients and nodes.
     media: Option<Media>,
     shutdown: Shutdown,
@@ -150,12 +158,17 @@ impl Sessions {
         if let Some(media) = &media {
             shutdown.spawn(tell_media(media.events(), directory.clone(), shutdown.child()));
         }
+        let http = Arc::new(http::HttpShared::default());
+        let (swept, stop) = (Arc::clone(&http), shutdown.child());
+        shutdown.spawn(async move { stop.run_until_cancelled(swept.viewers.keep_sweeping()).await });
         let shared = Arc::new(Shared {
             rules: ArcSwap::from_pointee(Rules::new(config, media.as_ref())),
             router: router::Router::new(registry),
+            http,
             occupancy: Occupancy::new(config.limits.sessions, config.limits.sessions_per_client, over_limit),
             directory,
             metrics,
+            access: AccessLog::new(config.telemetry.access_log),
             media,
             emptying: shutdown.child(),
             shutdown,
@@ -221,7 +234,15 @@ impl Sessions {
     where
         C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        actor::run(Arc::clone(&self.shared), client)
+        self.run_as(client, SessionId(fastrand::u64(..)))
+    }
+
+    /// The same for a client whose session's id is known before.
+    fn run_as<C>(&self, client: Client<C>, id: SessionId) -> impl Future<Output = ()> + Send + use<C>
+    where
+        C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        actor::run(Arc::clone(&self.shared), client, id)
     }
 }
 

@@ -68,6 +68,11 @@ pub(super) struct LegSeat {
 }
 
 impl LegSeat {
+    /// What a placement of this kind has reserved on a node.
+    pub(super) fn new(registry: Registry, node: NodeId, kind: Option<Kind>) -> Self {
+        Self { registry, node, kind, pin: None }
+    }
+
     /// Keeps the leg's pin alive; cheap when it is not due.
     pub(super) fn refresh(&mut self, now: Instant) {
         if let Some((key, at)) = &mut self.pin

@@ -6,6 +6,7 @@
 
 mod drains;
 mod front;
+mod http;
 mod life;
 mod media;
 
@@ -28,7 +29,7 @@ use crate::domain::{
 
 pub use self::front::Trouble;
 pub use self::media::{TcpDrop, TcpEnd, WireFacts};
-use self::{drains::DrainMetrics, front::FrontMetrics, life::LifeMetrics, media::MediaMetrics};
+use self::{drains::DrainMetrics, front::FrontMetrics, http::HttpMetrics, life::LifeMetrics, media::MediaMetrics};
 
 /// The content type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -142,6 +143,7 @@ struct Inner {
     waiters: Gauge,
     http_requests: Counters<2>,
     accept_errors: Counter,
+    http: HttpMetrics,
     front: FrontMetrics,
     traces: Counters<1>,
     capacity_legs: Gauges<1>,
@@ -404,6 +406,7 @@ impl Inner {
                 "requests that the door answered itself",
             ),
             accept_errors: book.counter("accept_errors", "connections that a listener failed to accept"),
+            http: HttpMetrics::new(&mut book),
             front: FrontMetrics::new(&mut book),
             traces: book.counters("traces", &["result"], "sessions' traces, by what became of them"),
             capacity_legs: book.gauges("capacity_legs", &["kind"], "legs that still fit on the cluster's nodes"),
@@ -672,10 +675,12 @@ mod tests {
         metrics.probed(&id, true);
         metrics.http_answered("x", 200);
         metrics.traces("x", 1);
-        metrics.capacity(Kind::Play, Room::default(), Some(1.0));
-        metrics.migrated(Kind::Play, "x", "x");
+        metrics.http_forwarded("x", 200, Duration::ZERO);
+        metrics.http_failed("x");
         metrics.config_reloaded("x");
         metrics.upgraded("x");
+        metrics.capacity(Kind::Play, Room::default(), Some(1.0));
+        metrics.migrated(Kind::Play, "x", "x");
         metrics.media_flow_closed(FlowEnd::Closed);
         metrics.media_command_refused(Refused::Full);
         let text = metrics.scrape(&one_edge(), StoreFacts::default());

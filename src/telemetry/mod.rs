@@ -3,6 +3,7 @@
 //! Fields and labels have the same names everywhere (`session`, `app`, `stream`, `node`). Labels come from enums and node
 //! ids, never from a stream, a user or a client's address.
 
+pub mod access;
 pub mod logs;
 pub mod metrics;
 pub mod otlp;

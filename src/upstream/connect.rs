@@ -32,6 +32,11 @@ pub fn accept_key(key: &[u8]) -> String {
     derive_accept_key(key)
 }
 
+/// A `Sec-WebSocket-Key` that nobody has used before.
+pub fn fresh_key() -> String {
+    generate_key()
+}
+
 /// Where and as whom to dial.
 #[derive(Debug, Clone)]
 pub struct Dial {

@@ -2,7 +2,9 @@
 
 mod connect;
 mod frames;
+mod http;
 mod socket;
 
-pub use connect::{Dial, DialError, accept_key, dial};
+pub use connect::{Dial, DialError, accept_key, dial, fresh_key};
+pub use http::{BodyError, Failed, HttpLimits, HttpPool, NodeBody, SendError, Upload, UploadError, Uploaded};
 pub use socket::{Frame, Socket, SocketEnd, SocketLimits};

@@ -91,7 +91,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     }
 
     /// The client's side; `read_ahead` came with the response.
-    pub(super) fn client(io: S, read_ahead: &[u8], limits: SocketLimits) -> Self {
+    pub fn client(io: S, read_ahead: &[u8], limits: SocketLimits) -> Self {
         Self::new(io, Side::Client, read_ahead, limits)
     }
 

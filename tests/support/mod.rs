@@ -13,3 +13,4 @@ pub mod str0m_peer;
 pub mod systemd;
 pub mod udp_path;
 pub mod webrtc_peer;
+pub mod whip_client;

@@ -123,13 +123,11 @@ impl Peer {
             MediaOrder::MakeOffer => {
                 let mut changes = self.rtc.sdp_api();
                 let stream = Some(self.plan.stream.clone());
-                if self.plan.audio {
-                    let mid = changes.add_media(MediaKind::Audio, Direction::SendOnly, stream.clone(), None, None);
-                    self.media.push((mid, MediaKind::Audio));
-                }
-                if self.plan.video {
-                    let mid = changes.add_media(MediaKind::Video, Direction::SendOnly, stream, None, None);
-                    self.media.push((mid, MediaKind::Video));
+                let direction = if self.plan.kind == Kind::Publish { Direction::SendOnly } else { Direction::RecvOnly };
+                let kinds = [(self.plan.audio, MediaKind::Audio), (self.plan.video, MediaKind::Video)];
+                for (_, kind) in kinds.into_iter().filter(|(wanted, _)| *wanted) {
+                    let mid = changes.add_media(kind, direction, stream.clone(), None, None);
+                    self.media.push((mid, kind));
                 }
                 changes.add_channel(self.plan.stream.clone());
                 if let Some((offer, pending)) = changes.apply() {

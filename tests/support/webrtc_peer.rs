@@ -31,6 +31,7 @@ use webrtc::{
         RTCPeerConnectionIceEvent, RTCPeerConnectionState, RTCSessionDescription, Registry, SettingEngineBuilder,
         register_default_interceptors,
     },
+    rtp_transceiver::{RTCRtpTransceiverDirection, RTCRtpTransceiverInit},
 };
 
 use super::ams_client::{Kind, MediaEvent, MediaOrder, MediaPorts, Plan, Reporter, marked_payload};
@@ -150,10 +151,29 @@ impl Peer {
         Ok(())
     }
 
+    /// A viewer's sections and data channel, where it is the viewer who offers.
+    async fn prepare_to_receive(&mut self) -> Result<(), Error> {
+        let kinds = [(self.plan.audio, RtpCodecKind::Audio), (self.plan.video, RtpCodecKind::Video)];
+        for (_, kind) in kinds.into_iter().filter(|(wanted, _)| *wanted) {
+            let receive = RTCRtpTransceiverInit {
+                direction: RTCRtpTransceiverDirection::Recvonly,
+                streams: Vec::new(),
+                send_encodings: Vec::new(),
+            };
+            self.pc.add_transceiver_from_kind(kind, Some(receive)).await?;
+        }
+        let channel = self.pc.create_data_channel(&self.plan.stream, None).await?;
+        self.take_channel(channel);
+        Ok(())
+    }
+
     async fn obey(&mut self, order: MediaOrder, events: &mpsc::UnboundedSender<MediaEvent>) -> Result<(), Error> {
         match order {
             MediaOrder::MakeOffer | MediaOrder::RestartIce => {
                 let ice_restart = matches!(order, MediaOrder::RestartIce);
+                if self.plan.kind == Kind::Play && !ice_restart {
+                    self.prepare_to_receive().await?;
+                }
                 let offer = self.pc.create_offer(Some(RTCOfferOptions { ice_restart })).await?;
                 let sdp = offer.sdp.clone();
                 self.pc.set_local_description(offer).await?;

@@ -17,6 +17,8 @@ mod frag;
 mod leaks;
 mod lines;
 mod outline;
+mod pair;
+mod restart;
 mod rewrite;
 #[cfg(test)]
 mod tests;
@@ -29,6 +31,8 @@ pub use candidate::{
 pub use description::{Description, Media, MediaKind, NodeCandidate};
 pub use frag::{frag_to_client, frag_to_node};
 pub use leaks::leaks;
+pub use pair::{Answers, Unanswerable, answer_both};
+pub use restart::{Fragment, answered_frag, has_candidates, leading, read_frag, restarted, with_candidates};
 pub use rewrite::{to_client, to_node};
 
 /// Bytes of a description or fragment; browsers stay below 20 KiB.

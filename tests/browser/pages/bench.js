@@ -1,10 +1,8 @@
 // Runs in the page: SDK clients by name, each with a picture of its own to publish and a video for each stream it plays.
 
 import { WebRTCAdaptor } from "/sdk/webrtc_adaptor.js";
+import { HEIGHT, look, Picture, WIDTH } from "./picture.js";
 
-const FRAMES_PER_SECOND = 20;
-const WIDTH = 320;
-const HEIGHT = 240;
 const clients = new Map();
 
 class Client {
@@ -47,45 +45,8 @@ class Client {
     return this.videos.get(stream);
   }
 
-  /** The mean colour of the middle of what is on screen, and how many frames were shown. */
   look(stream) {
-    const video = this.videos.get(stream);
-    if (!video?.videoWidth) return { rgb: [0, 0, 0], frames: 0 };
-    const canvas = new OffscreenCanvas(1, 1);
-    const context = canvas.getContext("2d");
-    const { videoWidth: width, videoHeight: height } = video;
-    context.drawImage(video, width / 4, height / 4, width / 2, height / 2, 0, 0, 1, 1);
-    const rgb = [...context.getImageData(0, 0, 1, 1).data.slice(0, 3)];
-    return { rgb, frames: video.getVideoPlaybackQuality().totalVideoFrames };
-  }
-}
-
-/** One plain colour with a mark at its edge that moves, so that no two frames are equal; and a tone. */
-class Picture {
-  #step = 0;
-
-  constructor(colour) {
-    this.colour = colour;
-    const canvas = document.createElement("canvas");
-    Object.assign(canvas, { width: WIDTH, height: HEIGHT });
-    this.context = canvas.getContext("2d");
-    this.#paint();
-    setInterval(() => this.#paint(), 1000 / FRAMES_PER_SECOND);
-    this.stream = canvas.captureStream(FRAMES_PER_SECOND);
-    const audio = new AudioContext();
-    const speaker = audio.createMediaStreamDestination();
-    const tone = audio.createOscillator();
-    tone.connect(speaker);
-    tone.start();
-    this.stream.addTrack(speaker.stream.getAudioTracks()[0]);
-  }
-
-  #paint() {
-    this.#step = (this.#step + 1) % WIDTH;
-    this.context.fillStyle = `rgb(${this.colour})`;
-    this.context.fillRect(0, 0, WIDTH, HEIGHT);
-    this.context.fillStyle = "white";
-    this.context.fillRect(this.#step, 0, 8, 8);
+    return look(this.videos.get(stream));
   }
 }
 

@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use super::{DEMO, ask};
 use crate::support::{
     ams_client::{Plan, Socket},
-    cluster::eventually,
+    cluster::{Door, eventually},
+    mongod::{Mongod, Shape},
     process::{Process, http},
     webrtc_peer,
 };
@@ -170,4 +171,22 @@ async fn capacity_shrinks_with_what_is_placed_and_names_a_node_to_spare() {
     assert_eq!(of("edge")["fits"], true);
     let metric = door.metric("forebay_capacity_legs{kind=\"publish\"}").await;
     assert_eq!(metric, Some(fit(&after, "publish") as f64));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_mongodb_is_away_the_door_says_so_and_drains_go_on_being_taken() {
+    let mut mongod = Mongod::start(Shape::Standalone).await;
+    let nodes = "[[nodes.static]]\nname = \"e1\"\naddress = \"127.0.0.1:9\"\nrole = \"edge\"\n\
+                 [[nodes.static]]\nname = \"e2\"\naddress = \"127.0.0.2:9\"\nrole = \"edge\"\n";
+    let door = Door::serve(&format!("[mongo]\nuri = \"{}\"\n{nodes}", mongod.uri()), &[]).await;
+    let store = async || door.admin_get("/v1/door").await["store"].clone();
+    eventually("the store is up", async || store().await["status"] == "up").await;
+    assert_eq!(store().await["away_since"], Value::Null);
+    mongod.kill().await;
+    eventually("the store is away", async || store().await["status"] == "away").await;
+    assert!(store().await["away_since"].is_string());
+    let drained = ask(&door, "PUT", "/v1/nodes/e1/drain", r#"{"force":true}"#).await;
+    assert_eq!((drained.status, &drained.body["drain"]["kept"]), (200, &json!("memory")), "{drained:?}");
+    let unknown = ask(&door, "GET", "/v1/streams/LiveApp/nobody-knows", "").await;
+    assert_eq!((unknown.status, &unknown.body["code"]), (503, &json!("store_away")));
 }
