@@ -109,7 +109,8 @@ impl Router {
         &self.registry
     }
 
-    /// Places one leg; a play waits at most `play_wait` for its stream, and `seed` breaks ties. What is reserved is given
+    /// Places one leg; a play waits at most `play_wait` for its stream, and `seed` breaks ties and names
+    /// the stream of an errand that names none. What is reserved is given
     /// back when the answer, or what became of it, drops.
     ///
     /// # Errors

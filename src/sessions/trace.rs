@@ -165,13 +165,11 @@ fn span_event(event: &Event, at: SystemTime) -> SpanEvent {
         | What::NodeFull(node) => add("forebay.node", node),
         What::Gap { gap, .. } => add("forebay.gap_ms", &gap.as_millis()),
         What::Described { from_client, .. } => add("forebay.from", &if *from_client { "client" } else { "node" }),
-        What::Gap { gap, .. } => add("forebay.gap_ms", &gap.as_millis()),
         What::Closed(reason) => add("forebay.cause", &reason.as_str()),
         What::Commanded { .. }
         | What::Ended { .. }
         | What::Moving(_)
         | What::MoveFailed(_)
-        | What::Gap { .. }
         | What::BadDescription
         | What::FirstStun
         | What::FirstMedia { .. }

@@ -241,7 +241,7 @@ mod tests {
         }
         assert_eq!(head.headers["te"], "trailers");
         assert_eq!(
-            (&*head.headers["host"].as_bytes(), &*head.headers["x-real-ip"].as_bytes()),
+            (head.headers["host"].as_bytes(), head.headers["x-real-ip"].as_bytes()),
             (&b"tv.example"[..], &b"203.0.113.7"[..])
         );
         assert_eq!(head.uri, "/LiveApp/x?token=a");
