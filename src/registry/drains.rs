@@ -299,16 +299,21 @@ impl Inner {
     /// Two operators at two doors may each have drained one of the last two nodes: each looks again after its own
     /// writing is there for the other to see, so that at least one of them takes it back.
     async fn withdraw_if_needed(&self, doc: NodeDoc) -> Result<(), DrainError> {
-        let (order, revision) = self.order_now(&doc.node).await;
-        self.book().set_drains(&self.drains.wishes(), clock::now());
-        let sole = self.book().snapshot().sole_server(&doc.node);
-        match sole {
-            Some(kind) if order.is_some() && revision == doc.revision => {
-                self.write(NodeDoc { revision: revision + 1, order: None, ..doc }).await;
-                Err(DrainError::LastServing(kind))
+        let since = |order: Option<&DrainOrder>| order.map(|order| order.since_ms);
+        for _ in 0..TURNS {
+            let (order, revision) = self.order_now(&doc.node).await;
+            let (snapshot, is_ours) = {
+                let mut book = self.book();
+                book.set_drains(&self.drains.wishes(), clock::now());
+                (book.snapshot(), order.is_some() && since(order.as_ref()) == since(doc.order.as_ref()))
+            };
+            let Some(kind) = snapshot.sole_server(&doc.node).filter(|_| is_ours) else { return Ok(()) };
+            // It may have been seen to be empty meanwhile: the same drain, under another revision.
+            if self.write(NodeDoc { revision: revision + 1, order: None, ..doc.clone() }).await {
+                return Err(DrainError::LastServing(kind));
             }
-            _ => Ok(()),
         }
+        Err(DrainError::Contended)
     }
 }
 
