@@ -3,7 +3,7 @@
 //! Replay one life with `FOREBAY_SEED=n cargo test --test simulation placement`.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
@@ -182,6 +182,8 @@ struct Life {
     now: Instant,
     book: Book,
     nodes: BTreeMap<NodeId, Shadow>,
+    /// Wishes are a node's by its name: one that goes and comes back is still to be empty.
+    drains: BTreeSet<NodeId>,
     open: Vec<(NodeId, Kind)>,
     placed: u32,
     refused: u32,
@@ -200,8 +202,8 @@ impl Life {
             ..BalanceSettings::default()
         };
         let (now, book) = (Instant::now(), Book::new(settings));
-        let (nodes, open) = (BTreeMap::new(), Vec::new());
-        let mut life = Self { seed, step: 0, rng, now, book, nodes, open, placed: 0, refused: 0 };
+        let (nodes, drains, open) = (BTreeMap::new(), BTreeSet::new(), Vec::new());
+        let mut life = Self { seed, step: 0, rng, now, book, nodes, drains, open, placed: 0, refused: 0 };
         for n in 0..life.rng.usize(1..10) {
             life.add_node(n);
         }
@@ -351,6 +353,11 @@ impl Life {
         let Some(shadow) = self.random() else { return };
         shadow.drained = wish.is_some();
         let id = shadow.spec.id.clone();
+        if wish.is_some() {
+            self.drains.insert(id.clone())
+        } else {
+            self.drains.remove(&id)
+        };
         self.book.set_drain(&id, wish, now);
     }
 
@@ -379,7 +386,15 @@ impl Life {
         let on_it = |kind| self.open.iter().filter(|leg| **leg == (spec.id.clone(), kind)).count() as u32;
         let legs = Legs { publish: on_it(Kind::Publish), play: on_it(Kind::Play) };
         let id = spec.id.clone();
-        let shadow = Shadow { spec, answers: true, failed: 0, broken: 0, opened: None, drained: false, legs };
+        let shadow = Shadow {
+            spec,
+            answers: true,
+            failed: 0,
+            broken: 0,
+            opened: None,
+            drained: self.drains.contains(&id),
+            legs,
+        };
         self.nodes.insert(id, shadow);
     }
 
