@@ -68,6 +68,7 @@ fn open(core: &mut Core, flow: u32, now: Instant) {
         id,
         session: SessionId(id.0),
         line: 0,
+        succeeds: None,
         node: backend(flow).ip(),
         server: credentials("s", SERVER_PWD),
         client: Some(credentials("c", CLIENT_PWD)),

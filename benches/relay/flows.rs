@@ -172,6 +172,7 @@ impl Relay {
             id: TransportId(nth.into()),
             session: SessionId(nth.into()),
             line: 0,
+            succeeds: None,
             node: IpAddr::V4(*node.ip()),
             server: credentials('s', SERVER_PWD),
             client: Some(credentials('c', CLIENT_PWD)),

@@ -84,6 +84,7 @@ mod tests {
             id: TransportId(id),
             session: SessionId(session),
             line: 0,
+            succeeds: None,
             node: [10, 0, 0, 1].into(),
             server: Credentials { ufrag: ufrag.into(), pwd: "x".repeat(22).into() },
             client: None,

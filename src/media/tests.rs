@@ -79,6 +79,7 @@ impl Rig {
             id: TransportId(1),
             session: SessionId(9),
             line: 0,
+            succeeds: None,
             node: self.node.local_addr().unwrap().ip(),
             server: credentials("srv1", SERVER_PWD),
             client: Some(credentials("cli1", CLIENT_PWD)),

@@ -5,6 +5,7 @@ use super::{
     core::{Slot, Tombstone, nanos},
     flow::{Flow, OldPath, Path},
     settings::{LIVE, MAX_TOMBSTONES},
+    transport::Transport,
 };
 
 impl Core {
@@ -133,7 +134,10 @@ impl Core {
         self.by_client.insert(flow.client, Slot::Tombstone(number));
         self.by_path.insert(flow.path, Slot::Tombstone(number));
         let until = now + nanos(self.settings.tombstone);
-        self.tombstones.push_back(Tombstone { number, until, client: flow.client, path: flow.path });
+        let Transport { session, id, .. } = self.transports[flow.transport];
+        let chosen_of = (flow.state == FlowState::Nominated).then_some(id);
+        let (client, path) = (flow.client, flow.path);
+        self.tombstones.push_back(Tombstone { number, until, client, path, session, chosen_of });
     }
 
     /// Forgets what the oldest tombstone stands for, unless a new flow stands there by now.

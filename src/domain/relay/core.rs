@@ -36,6 +36,9 @@ pub(super) struct Tombstone {
     pub(super) until: u64,
     pub(super) client: ClientKey,
     pub(super) path: Path,
+    pub(super) session: SessionId,
+    /// Whose path it was, if both agents had chosen it.
+    pub(super) chosen_of: Option<TransportId>,
 }
 
 /// A session, as far as the relay knows it.

@@ -34,9 +34,39 @@ impl Core {
                 let is_late = slot.is_some();
                 self.stun_of_stranger(from, is_late, bytes, now)
             }
+            (Some(Slot::Tombstone(number)), Class::Dtls) => self.hello_after_move(*number, from, bytes, now),
             (Some(Slot::Tombstone(_)), _) => Err(DropReason::Tombstone),
             (None, _) => Err(DropReason::UnknownTuple),
         }
+    }
+
+    /// The first flight of a DTLS handshake, from where the client's media was before its leg moved to another node.
+    ///
+    /// A browser (seen: Chromium 150) begins the handshake with the new node at once, but sends it on the path that it had
+    /// chosen last, until that one has been silent for 2.5 s; by then the handshake's timer stands at 3.2 s, and the picture
+    /// is back after 6.4 s. So that flight goes on to the new node, on the path that the client and that node have chosen
+    /// since, and the answer comes to the client there: it sends there from then on.
+    fn hello_after_move(&mut self, number: u64, from: ClientKey, bytes: &[u8], now: u64) -> Result<Path, DropReason> {
+        if !is_first_flight(bytes) {
+            return Err(DropReason::Tombstone);
+        }
+        let heir = self.heir_of_tombstone(number, from).ok_or(DropReason::Tombstone)?;
+        self.payload_of_flow(heir, Class::Dtls, bytes.len(), now)
+    }
+
+    /// The chosen flow of the transport that succeeds the one which this tuple was chosen for, of the same client host.
+    fn heir_of_tombstone(&self, number: u64, from: ClientKey) -> Option<u32> {
+        // They are numbered without a gap.
+        let at = number.checked_sub(self.tombstones.front()?.number)?;
+        let buried = self.tombstones.get(usize::try_from(at).ok()?)?;
+        let before = buried.chosen_of?;
+        let siblings = &self.sessions.get(&buried.session)?.transports;
+        let successor = siblings.iter().rev().find(|index| self.transports[**index].succeeds == Some(before))?;
+        let mut flows = self.transports[*successor].flows.as_slice().iter().copied();
+        flows.find(|flow| {
+            let Flow { state, client, .. } = self.flows[*flow];
+            state == FlowState::Nominated && client.source() == from.source()
+        })
     }
 
     /// DTLS, RTP or RTCP on a flow: opaque.
@@ -279,3 +309,9 @@ pub(super) fn before_validation(class: Class) -> DropReason {
 
 /// Flows are looked up once per packet: what a lookup drags through the cache stays small.
 const _: () = assert!(size_of::<Flow>() <= 320);
+
+/// A handshake record of epoch 0 (RFC 6347 §4.1): a `ClientHello`, or what belongs to it.
+fn is_first_flight(bytes: &[u8]) -> bool {
+    const HANDSHAKE: u8 = 22;
+    matches!(bytes, [HANDSHAKE, _, _, 0, 0, ..])
+}

@@ -46,6 +46,9 @@ pub struct TransportSpec {
     /// Which of the session's media transports this is a generation of: one number per leg and BUNDLE group, kept over
     /// ICE restarts. A third generation of a line ends the oldest that carries nothing.
     pub line: u32,
+    /// The transport that carried the same leg on the node that it was moved away from. What its client still sends on the
+    /// old path to begin with the new node reaches that.
+    pub succeeds: Option<TransportId>,
     /// The node's address, from the registry and never from SDP.
     pub node: IpAddr,
     /// What the node's description says (`server` even where the node answers).

@@ -44,6 +44,7 @@ fn spec(id: u64) -> TransportSpec {
         id: TransportId(id),
         session: SessionId(id),
         line: 0,
+        succeeds: None,
         node: NODE.parse().unwrap(),
         server: credentials(&format!("srv{id}"), SERVER_PWD),
         client: Some(credentials(&format!("cli{id}"), CLIENT_PWD)),
@@ -192,6 +193,50 @@ fn nothing_else_opens_a_flow_and_nothing_is_answered() {
     }
     assert_eq!(rig.core.stats().auth_failures, 10);
     assert_eq!(rig.core.stats().traffic, TrafficCount::default());
+}
+
+#[test]
+fn the_handshake_with_a_legs_next_node_passes_from_where_the_client_was_before() {
+    const HELLO: [u8; 14] = [22, 254, 253, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1];
+    let mut encrypted = HELLO;
+    encrypted[4] = 1;
+    let (old, new) = (client(1), client(2));
+    let mut rig = rig();
+    rig.open(spec(1));
+    rig.validated(1, old);
+    rig.nominate(1, old);
+    rig.core.command(Command::Close(TransportId(1)), rig.now).unwrap();
+    assert_eq!(rig.send(old, &HELLO), dropped(DropReason::Tombstone), "nobody succeeds it yet");
+
+    rig.open(TransportSpec { session: SessionId(1), line: 2, succeeds: Some(TransportId(1)), ..spec(2) });
+    assert_eq!(rig.send(old, &HELLO), dropped(DropReason::Tombstone), "the client is not there yet");
+    let pool = rig.validated(2, new);
+    assert_eq!(rig.send(old, &HELLO), dropped(DropReason::Tombstone), "the agents have not chosen yet");
+    rig.nominate(2, new);
+    assert_eq!(rig.send(old, &HELLO), to_node(pool, 2));
+    assert_eq!(rig.node_sends(pool, 2, &HELLO), Verdict::ToClient(new), "and what it says goes to the new place alone");
+    for other in [&encrypted[..], &RTP, &HELLO[..4]] {
+        assert_eq!(rig.send(old, other), dropped(DropReason::Tombstone), "nothing else does: {other:?}");
+    }
+}
+
+#[test]
+fn a_tuple_that_was_not_chosen_or_whose_leg_went_nowhere_reaches_no_other_node() {
+    const HELLO: [u8; 14] = [22, 254, 253, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1];
+    let mut rig = rig();
+    rig.open(spec(1));
+    rig.validated(1, client(1));
+    rig.core.command(Command::Close(TransportId(1)), rig.now).unwrap();
+    rig.open(TransportSpec { session: SessionId(1), line: 2, succeeds: Some(TransportId(1)), ..spec(2) });
+    rig.validated(2, client(2));
+    rig.nominate(2, client(2));
+    assert_eq!(rig.send(client(1), &HELLO), dropped(DropReason::Tombstone), "it was never chosen");
+
+    rig.core.command(Command::Close(TransportId(2)), rig.now).unwrap();
+    rig.open(TransportSpec { session: SessionId(1), line: 3, ..spec(3) });
+    rig.validated(3, client(3));
+    rig.nominate(3, client(3));
+    assert_eq!(rig.send(client(2), &HELLO), dropped(DropReason::Tombstone), "that is another leg");
 }
 
 #[test]

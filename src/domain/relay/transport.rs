@@ -45,6 +45,8 @@ pub(super) struct Transport {
     pub(super) id: TransportId,
     pub(super) session: SessionId,
     pub(super) line: u32,
+    /// The transport of the same leg on the node before.
+    pub(super) succeeds: Option<TransportId>,
     /// Generations in the order of their opening, over all sessions.
     pub(super) generation: u64,
     pub(super) node: IpAddr,
@@ -83,6 +85,7 @@ impl Transport {
             id: spec.id,
             session: spec.session,
             line: spec.line,
+            succeeds: spec.succeeds,
             generation,
             node: spec.node.to_canonical(),
             node_is_lite: spec.node_is_lite,

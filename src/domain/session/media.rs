@@ -39,6 +39,8 @@ pub struct RelaySide {
 pub(super) struct LegMedia {
     /// Kept over ICE restarts; a leg on another node has another one.
     line: u32,
+    /// What carried the leg on the node before this one.
+    before: Option<TransportId>,
     node: Option<Description>,
     client: Option<Description>,
     early: Vec<(NodeCandidate, Option<String>, Option<usize>)>,
@@ -58,6 +60,12 @@ struct Opened {
 }
 
 impl LegMedia {
+    /// Takes what is here, for a leg that goes to another node; only what carried it is remembered.
+    pub(super) fn leave(&mut self) -> Self {
+        let before = self.open.last().map(|opened| opened.id).or(self.before);
+        std::mem::replace(self, Self { before, ..Self::default() })
+    }
+
     pub(super) fn has(&self, transport: TransportId) -> bool {
         self.open.iter().any(|opened| opened.id == transport)
     }
@@ -158,7 +166,7 @@ impl Session {
 
     /// The leg's media on its node is over; gives the transports that were open.
     pub(super) fn close_media(&mut self, at: usize) -> Vec<TransportId> {
-        let mut media = std::mem::take(&mut self.legs[at].media);
+        let mut media = self.legs[at].media.leave();
         self.close_transports(&mut media)
     }
 
@@ -221,7 +229,7 @@ impl Session {
         if media.line == 0 {
             media.line = self.transports;
         }
-        let line = media.line;
+        let (line, succeeds) = (media.line, media.before);
         let known = client.as_ref().map(|client| client.ufrag.clone());
         media.open.push(Opened { ufrag: server.ufrag.clone(), id, port, client: known });
         if media.open.len() > GENERATIONS {
@@ -233,6 +241,7 @@ impl Session {
             id,
             session,
             line,
+            succeeds,
             node,
             server,
             client,

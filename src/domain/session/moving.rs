@@ -44,7 +44,7 @@ impl Session {
         let give_up = now + self.settings.give_up;
         let leg = &mut self.legs[at];
         let stage = std::mem::replace(&mut leg.stage, Stage::Behind);
-        let old = Old { stage, media: std::mem::take(&mut leg.media), told: false };
+        let old = Old { stage, media: leg.media.leave(), told: false };
         leg.moving = Some(Box::new(Moving::begin(node.clone(), MoveCause::Drain, Some(old), now)));
         leg.renew(now, give_up);
         leg.avoid = vec![node.clone()];

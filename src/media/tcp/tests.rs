@@ -44,6 +44,7 @@ async fn rig() -> Rig {
         id: TransportId(1),
         session: SessionId(9),
         line: 0,
+        succeeds: None,
         node: [127, 0, 0, 1].into(),
         server: credentials("srv1", SERVER_PWD),
         client: Some(credentials("cli1", CLIENT_PWD)),

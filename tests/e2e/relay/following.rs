@@ -64,6 +64,7 @@ async fn connect(media: &Media, road: &UdpPath, node: &mut Alone, viewer: &mut A
         id,
         session: SessionId(1),
         line: 1,
+        succeeds: None,
         node: ip,
         server: credentials(&offered.transports[0]),
         client: None,

@@ -99,6 +99,7 @@ impl Generation {
             id: self.id,
             session,
             line: 0,
+            succeeds: None,
             node: self.backend.ip(),
             server: self.server.clone(),
             client: knows_client.then(|| self.client.clone()),
