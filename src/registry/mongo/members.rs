@@ -3,7 +3,7 @@
 use std::{
     collections::HashSet,
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -32,7 +32,7 @@ const DUPLICATE_KEY: i32 = 11_000;
 pub struct MongoClusterDb {
     client: Client,
     database: Arc<dyn Fn(&AppName) -> String + Send + Sync>,
-    indexed: Arc<Mutex<HashSet<AppName>>>,
+    indexed: Arc<tokio::sync::Mutex<HashSet<AppName>>>,
 }
 
 impl fmt::Debug for MongoClusterDb {
@@ -136,14 +136,13 @@ impl MongoClusterDb {
 
     /// An index that is refused is reported, and nothing else changes.
     async fn ensure_indexes(&self, app: &AppName) {
-        {
-            let mut indexed = self.indexed.lock().unwrap_or_else(PoisonError::into_inner);
-            if indexed.len() >= INDEXED_APPS {
-                indexed.clear();
-            }
-            if !indexed.insert(app.clone()) {
-                return;
-            }
+        // Held until they are there: who comes second must not write before.
+        let mut indexed = self.indexed.lock().await;
+        if indexed.len() >= INDEXED_APPS {
+            indexed.clear();
+        }
+        if !indexed.insert(app.clone()) {
+            return;
         }
         let unique = IndexOptions::builder().name("streamId_unique_index".to_owned()).unique(true).build();
         let indexes = [
