@@ -174,6 +174,40 @@ async fn a_takeover_under_load_refuses_nobody_and_loses_no_session() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn reloads_under_load_refuse_nobody_and_lose_no_session() {
+    let nodes = nodes().await;
+    let text = door_text(&nodes.tables(false));
+    let door = Door::serve_text(&text, &[]).await;
+    let publisher = Socket::open(&door.url()).await.unwrap();
+    let publish = publisher.begin(Plan::publish("s"), webrtc_peer::stack);
+    publish.until_has("publish_started").await;
+    let viewer = Socket::open(&door.url()).await.unwrap();
+    let play = viewer.begin(Plan::play("s"), webrtc_peer::stack);
+    play.until_more_video(5).await;
+    let idle = door.open_many(20).await;
+    let load = Load::on(&door);
+    let other = text.replace("LiveApp = {}\n", "LiveApp = {}\nOther = {}\n");
+
+    for (reloads, text) in [&other, &text, &other, &text].into_iter().enumerate() {
+        load.until_served(15).await;
+        door.rewrite(text);
+        let taken = Some(f64::from(u32::try_from(reloads + 1).unwrap()));
+        eventually("it is in force", async || {
+            door.metric("forebay_config_reloads_total{result=\"taken\"}").await == taken
+        })
+        .await;
+    }
+    load.until_served(15).await;
+
+    println!("{} clients came and went over four reloads", load.end().await);
+    play.until_more_video(5).await;
+    for socket in idle.iter().chain([&publisher, &viewer]) {
+        ping(socket).await;
+        assert!(socket.report().closed.is_none());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_upgrade_that_fails_leaves_everything_as_it_was() {
     let nodes = nodes().await;
     let door = Door::serve(&nodes.tables(false), &[]).await;
