@@ -1,11 +1,6 @@
 //! The members' side: reads and writes as AMS's own nodes do (Morphia's shapes and indexes).
 
-use std::{
-    collections::HashSet,
-    fmt,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashSet, fmt, sync::Arc, time::Duration};
 
 use mongodb::{
     Client, Collection, IndexModel,
