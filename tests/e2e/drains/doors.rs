@@ -3,11 +3,13 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use serde_json::Value;
 
 use super::{Client, drain, home, until_drained};
 use crate::support::{
-    cluster::{Place, Processes, eventually},
+    cluster::{Door, Place, Processes, eventually},
     mongod::Shape,
+    process::http,
 };
 
 /// How long MongoDB is away under a drain: longer than every wait of the door's own (probes, the driver's timeouts,
@@ -39,6 +41,28 @@ async fn viewers_at_one_door_follow_a_publisher_that_another_door_moves() {
     println!("viewers at another door have media again after {:?}", begun.elapsed());
     until_drained(&other, &origin).await;
     until_drained(&cluster.door, &origin).await;
+}
+
+/// Where a client is told to go.
+async fn located(door: &Door) -> String {
+    let answer = http(door.http(), "GET /forebay/locate?app=LiveApp HTTP/1.0\r\nHost: lb.example\r\n\r\n").await;
+    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    let body: Value = serde_json::from_str(body).unwrap_or_else(|_| panic!("not JSON: {answer}"));
+    body["websocket_url"].as_str().expect("a URL").to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_door_that_drains_sends_clients_to_another_one() {
+    let named = |url| [("FOREBAY_DOOR__PUBLIC_URL", url)];
+    let nodes = [(Place::OriginA, 1)];
+    let cluster = Processes::start(Shape::Standalone, &nodes, &named("https://one.example")).await;
+    let other = cluster.another_door(&named("https://two.example")).await;
+    assert_eq!(located(&cluster.door).await, "wss://one.example/LiveApp/websocket");
+    let answer = http(cluster.door.admin(), "PUT /v1/door/drain HTTP/1.0\r\nContent-Length: 0\r\n\r\n").await;
+    assert!(answer.split(' ').nth(1) == Some("200"), "{answer}");
+    eventually("it names the other", async || located(&cluster.door).await == "wss://two.example/LiveApp/websocket")
+        .await;
+    assert_eq!(located(&other).await, "wss://two.example/LiveApp/websocket", "which keeps its own");
 }
 
 #[tokio::test(flavor = "multi_thread")]
