@@ -5,7 +5,7 @@ use super::{
     ClientKey, Core, DropReason, FlowState,
     core::Slot,
     demux::{Class, class},
-    flow::{Asked, Path},
+    flow::{Asked, Flow, Path},
     from_client::before_validation,
     settings::MAX_DATAGRAM,
     stun::{Kind, Message},
@@ -52,15 +52,47 @@ impl Core {
         Ok(())
     }
 
+    /// Who is asked a request of the node in place of a flow that nobody is at. A check that is sent again goes where it went
+    /// before: asked of two tuples, the answer of the one would prove the other, which may be a replay's.
+    fn asked_in_place(
+        &mut self,
+        index: u32,
+        message: &Message<'_>,
+        length: usize,
+        now: u64,
+    ) -> Result<Option<u32>, DropReason> {
+        let transaction = message.transaction();
+        if self.flows[index].checks.find(transaction).is_some() {
+            return Ok(None);
+        }
+        let siblings = self.transports[self.flows[index].transport].flows.as_slice();
+        let asked = siblings.iter().copied().find(|flow| self.flows[*flow].checks.find(transaction).is_some());
+        if let Some(asked) = asked {
+            let Flow { checks, state, unproven, .. } = &mut self.flows[asked];
+            return match checks.find(transaction) {
+                Some(Asked::InPlaceOfAnother) if *state == FlowState::New && !unproven.may_send(length) => {
+                    Err(DropReason::Unproven)
+                }
+                Some(Asked::InPlaceOfAnother) => Ok(Some(asked)),
+                _ => Ok(None),
+            };
+        }
+        let Some(candidate) = self.candidate(index, now) else { return Ok(None) };
+        let Flow { checks, unproven, .. } = &mut self.flows[candidate];
+        if !unproven.may_send(length) {
+            return Ok(None);
+        }
+        checks.note(transaction, Asked::InPlaceOfAnother);
+        Ok(Some(candidate))
+    }
+
     /// The node is who its address says, on a private network: its messages are read, not authenticated. Says whose it is.
     fn stun_of_node(&mut self, index: u32, on_old_path: bool, bytes: &[u8], now: u64) -> Result<u32, DropReason> {
         let message = Message::parse(bytes).map_err(|_| DropReason::BadStun)?;
         if message.kind() == Kind::Request
             && !on_old_path
-            && let Some(candidate) = self.candidate(index, now)
-            && self.flows[candidate].unproven.may_send(bytes.len())
+            && let Some(candidate) = self.asked_in_place(index, &message, bytes.len(), now)?
         {
-            self.flows[candidate].checks.note(message.transaction(), Asked::InPlaceOfAnother);
             return Ok(candidate);
         }
         let flow = &mut self.flows[index];

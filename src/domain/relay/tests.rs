@@ -562,9 +562,8 @@ fn a_request_that_has_passed_is_good_for_no_other_tuple_and_its_replays_cost_the
 
 // === a client that moves ===
 
-/// A client at port 1 whose node has chosen its path, and which has moved to port 2 and proved it; the node's check of the
-/// old tuple is unanswered for so long.
-fn moved(unanswered: Duration) -> Rig {
+/// A client at port 1 whose node has chosen its path, and asks `[77; 12]` on it.
+fn asked() -> Rig {
     let mut rig = rig();
     rig.open(spec(1));
     rig.validated(1, client(1));
@@ -572,6 +571,13 @@ fn moved(unanswered: Duration) -> Rig {
     rig.now += Duration::from_secs(1);
     let check = rig.check([77; 12], false);
     assert_eq!(rig.node_sends(0, 1, &check), Verdict::ToClient(client(1)));
+    rig
+}
+
+/// A client at port 1 whose node has chosen its path, and which has moved to port 2 and proved it; the node's check of the
+/// old tuple is unanswered for so long.
+fn moved(unanswered: Duration) -> Rig {
+    let mut rig = asked();
     assert_eq!(rig.validated(1, client(2)), 1);
     rig.now += unanswered;
     rig.events();
@@ -651,13 +657,7 @@ fn nobody_inherits_who_has_not_proved_himself_since() {
 
 #[test]
 fn a_node_that_checks_no_new_path_finds_its_client_by_the_checks_that_the_old_tuple_does_not_answer() {
-    let mut rig = rig();
-    rig.open(spec(1));
-    rig.validated(1, client(1));
-    rig.nominate(1, client(1));
-    rig.now += Duration::from_secs(1);
-    let check = rig.check([77; 12], false);
-    rig.node_sends(0, 1, &check);
+    let mut rig = asked();
     let (held_back, request) = (rig.request(1), rig.request(1));
     assert_eq!(rig.send(client(3), &held_back), to_node(1, 1), "an attacker's");
     assert_eq!(rig.send(client(2), &request), to_node(2, 1), "the client's");
@@ -686,14 +686,32 @@ fn a_node_that_checks_no_new_path_finds_its_client_by_the_checks_that_the_old_tu
 }
 
 #[test]
+fn a_check_that_is_sent_again_is_asked_of_nobody_else() {
+    let mut rig = asked();
+    let mut seen = Vec::new();
+    for port in [2, 3] {
+        let request = rig.request(1);
+        rig.send(client(port), &request);
+    }
+    rig.now += Duration::from_millis(500);
+    rig.node_sends(0, 1, &RTP);
+    for id in [[77; 12], [1; 12], [1; 12], [2; 12], [3; 12], [2; 12], [3; 12], [1; 12]] {
+        let check = rig.check(id, false);
+        if let Verdict::ToClient(whom) = rig.node_sends(0, 1, &check) {
+            seen.push((id[0], whom));
+        }
+    }
+    assert!(seen.contains(&(77, client(1))), "{seen:?}");
+    seen.sort_by_key(|(id, whom)| (*id, whom.source()));
+    seen.dedup();
+    let ids: Vec<_> = seen.iter().map(|(id, _)| *id).collect();
+    assert_eq!(ids, [1, 2, 3, 77], "{seen:?}");
+    assert!(seen.iter().any(|(_, whom)| *whom != client(1)), "{seen:?}");
+}
+
+#[test]
 fn an_old_tuple_that_answers_after_all_keeps_its_path() {
-    let mut rig = rig();
-    rig.open(spec(1));
-    rig.validated(1, client(1));
-    rig.nominate(1, client(1));
-    rig.now += Duration::from_secs(1);
-    let check = rig.check([77; 12], false);
-    rig.node_sends(0, 1, &check);
+    let mut rig = asked();
     let request = rig.request(1);
     rig.send(client(2), &request);
     rig.now += Duration::from_millis(500);

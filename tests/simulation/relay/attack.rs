@@ -90,6 +90,10 @@ impl World {
         if let Some(first) = bytes.first_mut() {
             *first = [0, 22, 0x80, 0x40][self.rng.usize(..4)];
         }
+        // As the first flight of a handshake, which is let in from more places than other payload.
+        if bytes.len() >= 5 && bytes[0] == 22 && self.rng.bool() {
+            bytes[3..5].fill(0);
+        }
         Datagram { bytes, truth: Truth::Junk }
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use fastrand::Rng;
 use forebay::domain::{
     ids::SessionId,
-    relay::{ClientKey, Command, Core, DropReason, EventKind, RelaySettings, TransportId, Verdict},
+    relay::{ClientKey, Command, Core, DropReason, EventKind, RelaySettings, TransportId, TransportSpec, Verdict},
 };
 
 use super::{
@@ -157,7 +157,8 @@ impl World {
         let mut generation = Generation::new(id, SocketAddr::from((node, port)));
         generation.stays = self.peers[at].node_stays;
         let (client, known_port) = (self.rng.bool(), self.rng.bool());
-        let spec = generation.spec(session, client, known_port);
+        let succeeds = self.peers[at].generations.last().map(|before| before.id);
+        let spec = TransportSpec { succeeds, ..generation.spec(session, client, known_port) };
         self.core.command(Command::Open(spec), self.now).unwrap();
         self.heard.insert(id, BTreeSet::new());
         self.peers[at].generations.push(generation);
