@@ -52,7 +52,7 @@ async fn stream_file(node: &Arc<Node>, file: &str, headers: &HeaderMap) -> Respo
     let Some((Ok(stream), number)) = named.map(|(stem, number)| (stem.parse::<StreamId>(), number)) else {
         return missing();
     };
-    if !node.records.find(&stream).await.is_some_and(|record| record.live) {
+    if !matches!(node.records.find(&stream).await, Ok(Some(record)) if record.live) {
         return missing();
     }
     match number {
@@ -108,7 +108,7 @@ async fn rest(node: &Arc<Node>, method: &Method, call: &str) -> Response<Full<By
         return document(StatusCode::OK, &json!({ "streamId": stream, "status": "created", "type": "liveStream" }));
     }
     let Ok(stream) = first.parse::<StreamId>() else { return missing() };
-    let record = node.records.find(&stream).await;
+    let record = node.records.find(&stream).await.ok().flatten();
     match (method, record) {
         (&Method::GET | &Method::HEAD, Some(record)) => {
             document(StatusCode::OK, &Value::Object(record.document.clone()))

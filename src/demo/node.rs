@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -115,9 +116,8 @@ impl Node {
     /// Every session has said `server_will_stop` by itself; those that stay are cut off, and their records end.
     async fn farewell(&self) {
         let _ = tokio::time::timeout(FAREWELL, self.sockets.zero()).await;
-        for stream in self.publishers.end_all() {
-            self.records.publish_ended(&stream).await;
-        }
+        let ended = self.publishers.end_all();
+        join_all(ended.iter().map(|stream| self.records.publish_ended(stream))).await;
     }
 
     /// Whether something new has to be refused with `highResourceUsage`.

@@ -11,7 +11,8 @@ use super::{
     egress::{Egress, Naming},
     node::Node,
     peer::PeerEvent,
-    pull::{self, Playable},
+    pull::{self, Nothing, Playable},
+    records::Unread,
     room,
     sdp::Kind,
     session::{LegInput, Outbox},
@@ -53,13 +54,18 @@ pub(super) async fn run(node: Arc<Node>, outbox: Outbox, inbox: mpsc::Receiver<L
             return outbox.send(words::error(wish.stream.as_str(), "highResourceUsage"));
         }
     }
-    let Some(playable) = pull::find(&node, &wish.stream, wish.puller).await else {
-        return outbox.send(words::no_stream(wish.stream.as_str()));
+    let playable = match pull::find(&node, &wish.stream, wish.puller).await {
+        Ok(playable) => playable,
+        Err(Nothing::NoStream) => return outbox.send(words::no_stream(wish.stream.as_str())),
+        Err(Nothing::NoStore) => return outbox.send(words::error(wish.stream.as_str(), words::NO_STORE)),
     };
     let _counted = if wish.puller { node.pulled.one() } else { node.plays.one() };
     let (seats, naming) = match playable {
         Playable::Stream(seat) => (vec![seat], Naming::Single),
-        Playable::Room => (room_seats(&node, &wish, &BTreeSet::new()).await.0, Naming::Room),
+        Playable::Room => match room_seats(&node, &wish, &BTreeSet::new()).await {
+            Ok((seats, _)) => (seats, Naming::Room),
+            Err(Unread) => return outbox.send(words::error(wish.stream.as_str(), words::NO_STORE)),
+        },
     };
     let streams = seats.iter().map(|seat| seat.0.stream.clone()).collect();
     let missed = Arc::clone(&node.missed);
@@ -90,8 +96,12 @@ pub(super) async fn run(node: Arc<Node>, outbox: Outbox, inbox: mpsc::Receiver<L
 }
 
 /// Seats at the members of a room that are not in `known`, and all members there are.
-async fn room_seats(node: &Arc<Node>, wish: &Wish, known: &BTreeSet<StreamId>) -> (Vec<Seat>, BTreeSet<StreamId>) {
-    let mut members = room::members_everywhere(node, &wish.stream).await;
+async fn room_seats(
+    node: &Arc<Node>,
+    wish: &Wish,
+    known: &BTreeSet<StreamId>,
+) -> Result<(Vec<Seat>, BTreeSet<StreamId>), Unread> {
+    let mut members = room::members_everywhere(node, &wish.stream).await?;
     if let Some(own) = &wish.own {
         members.remove(own);
     }
@@ -99,7 +109,7 @@ async fn room_seats(node: &Arc<Node>, wish: &Wish, known: &BTreeSet<StreamId>) -
     for member in members.iter().filter(|member| !known.contains(*member)) {
         seats.extend(pull::seat(node, member).await);
     }
-    (seats, members)
+    Ok((seats, members))
 }
 
 struct RoomView {
@@ -161,8 +171,14 @@ impl Leg {
             }
         }
         if self.started && !self.wish.puller {
-            self.node.records.viewers(&self.wish.stream, -1).await;
+            self.count(-1);
         }
+    }
+
+    /// Counts a viewer in the record. Nobody waits for it: the store may be slow.
+    fn count(&self, by: i64) {
+        let (node, stream) = (Arc::clone(&self.node), self.wish.stream.clone());
+        self.node.spawn(async move { node.records.viewers(&stream, by).await });
     }
 
     async fn hear(&mut self, inbox: &mut mpsc::Receiver<LegInput>, events: &mut mpsc::Receiver<PeerEvent>) -> Heard {
@@ -249,7 +265,7 @@ impl Leg {
                     self.notify("play_started");
                     if !self.wish.puller {
                         self.measure_at = Some(clock::now() + MEASURE_EVERY);
-                        self.node.records.viewers(&self.wish.stream, 1).await;
+                        self.count(1);
                     }
                 }
             }
@@ -270,10 +286,11 @@ impl Leg {
 
     /// Takes in who joined a room and lets go of who left.
     async fn look_at_room(&mut self) {
-        let (seats, members) = room_seats(&self.node, &self.wish, &self.streams).await;
+        let looked = room_seats(&self.node, &self.wish, &self.streams).await;
         if let Some(room) = &mut self.room {
             room.look_at = clock::now() + LOOK_EVERY;
         }
+        let Ok((seats, members)) = looked else { return };
         let mut changed = false;
         for seat in seats {
             let stream = seat.0.stream.clone();

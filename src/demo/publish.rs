@@ -6,10 +6,15 @@
 //!                        `stop` ─► publish_finished, record ends  ◄──┤
 //!                        socket closes ─► held for 10 s ─────────────┴─► the same stream publishes ─► session_restored
 //! ```
+//!
+//! The record is kept by a task of its own: a store that does not answer holds up neither the client nor the media.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -17,7 +22,7 @@ use super::{
     ingest::{Ingest, codecs_of},
     node::{Node, Shared},
     peer::PeerEvent,
-    records::About,
+    records::{About, Unread},
     sdp::Kind,
     session::{LegInput, Outbox},
     source::Source,
@@ -27,6 +32,8 @@ use crate::{clock, domain::ids::StreamId};
 
 /// Candidates that may come before the offer; more are dropped.
 const EARLY_CANDIDATES: usize = 64;
+/// Between two attempts to write what the store did not take. AMS's driver would still be waiting for it.
+const WRITE_AGAIN: Duration = Duration::from_secs(1);
 
 /// What a client asked for.
 pub(super) struct Wish {
@@ -147,8 +154,12 @@ pub(super) async fn run(node: Arc<Node>, outbox: Outbox, inbox: mpsc::Receiver<L
     let Some(claim) = Claim::take(&node, &wish.stream) else {
         return outbox.send(words::error(stream, "streamIdInUse"));
     };
-    if !claim.restored && is_live_elsewhere(&node, &wish.stream).await {
-        return outbox.send(words::error(stream, "streamIdInUse"));
+    if !claim.restored {
+        match is_live_elsewhere(&node, &wish.stream).await {
+            Ok(false) => {}
+            Ok(true) => return outbox.send(words::error(stream, "streamIdInUse")),
+            Err(Unread) => return outbox.send(words::error(stream, words::NO_STORE)),
+        }
     }
     if claim.restored {
         outbox.send(words::notification("session_restored", stream, &wish.subscriber));
@@ -162,26 +173,92 @@ pub(super) async fn run(node: Arc<Node>, outbox: Outbox, inbox: mpsc::Receiver<L
         claim,
         early: Vec::new(),
         started: false,
-        record_at: None,
-        refresh_at: None,
-        bytes: 0,
+        record: None,
     };
     leg.serve(inbox).await;
     leg.end().await;
 }
 
 /// AMS's rule of taking over: not while another node's record is fresh and that node answers.
-async fn is_live_elsewhere(node: &Node, stream: &StreamId) -> bool {
+async fn is_live_elsewhere(node: &Node, stream: &StreamId) -> Result<bool, Unread> {
     if !node.options.traits.refuse_in_use {
-        return false;
+        return Ok(false);
     }
-    let Some(record) = node.records.find_now(stream).await else { return false };
+    let Some(record) = node.records.find_now(stream).await? else { return Ok(false) };
     if !record.live || record.is_virtual || node.records.is_ours(&record) {
-        return false;
+        return Ok(false);
     }
-    match record.origin {
+    Ok(match record.origin {
         Some(origin) => http::answers(&origin, node.address.port(), node.options.app.as_str()).await,
         None => true,
+    })
+}
+
+/// Keeps one stream's record, from its first media to the end of the publish.
+struct RecordKeeper {
+    node: Arc<Node>,
+    stream: StreamId,
+    about: About,
+    over: CancellationToken,
+    bytes: u64,
+}
+
+/// The leg's side of its record.
+struct KeptRecord {
+    over: CancellationToken,
+    /// Closed once nothing more is written.
+    last_word: oneshot::Receiver<()>,
+}
+
+impl RecordKeeper {
+    fn start(node: &Arc<Node>, stream: &StreamId, about: &About) -> KeptRecord {
+        let over = CancellationToken::new();
+        let keeper =
+            Self { node: Arc::clone(node), stream: stream.clone(), about: about.clone(), over: over.clone(), bytes: 0 };
+        let (writing, last_word) = oneshot::channel::<()>();
+        node.spawn(async move {
+            keeper.run().await;
+            drop(writing);
+        });
+        KeptRecord { over, last_word }
+    }
+
+    async fn run(mut self) {
+        let traits = self.node.options.traits.clone();
+        let mut pause = traits.record_delay.mul_f64(fastrand::f64());
+        let mut written = false;
+        // Over only between two writings: what is on its way to the store would come after the record's end.
+        while self.over.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
+            let done = if written { self.refresh().await } else { self.begin().await };
+            written |= done;
+            pause = if done { traits.record_heartbeat } else { WRITE_AGAIN };
+        }
+    }
+
+    async fn begin(&self) -> bool {
+        let begun = self.node.records.publish_started(&self.stream, &self.about).await;
+        if let Some(room) = self.about.main_track.as_ref().filter(|_| begun) {
+            self.node.records.room_joined(room).await;
+        }
+        begun
+    }
+
+    async fn refresh(&mut self) -> bool {
+        let quiet = self.node.silent.load(Ordering::Relaxed) || self.node.freezer.is_frozen();
+        let Some(source) = self.node.publishers.source(&self.stream).filter(|_| !quiet) else { return true };
+        let bytes = source.bytes(Kind::Audio) + source.bytes(Kind::Video);
+        let seconds = self.node.options.traits.record_heartbeat.as_secs().max(1);
+        let bits_per_second = bytes.saturating_sub(self.bytes) * 8 / seconds;
+        self.bytes = bytes;
+        self.node.records.refresh(&self.stream, bits_per_second).await
+    }
+}
+
+impl KeptRecord {
+    /// Completes once nothing more is written.
+    async fn end(self) {
+        self.over.cancel();
+        let _ = self.last_word.await; // an error is the end
     }
 }
 
@@ -194,9 +271,7 @@ struct Leg {
     deadline: Option<Instant>,
     early: Vec<LegInput>,
     started: bool,
-    record_at: Option<Instant>,
-    refresh_at: Option<Instant>,
-    bytes: u64,
+    record: Option<KeptRecord>,
 }
 
 type Media = Option<(Ingest, mpsc::Receiver<PeerEvent>)>;
@@ -207,8 +282,6 @@ enum Heard {
     Flows,
     Replaced,
     Deadline,
-    Record,
-    Refresh,
 }
 
 impl Leg {
@@ -244,8 +317,6 @@ impl Leg {
                     }
                     return;
                 }
-                Heard::Record => self.write_record().await,
-                Heard::Refresh => self.refresh().await,
             }
         }
     }
@@ -270,8 +341,6 @@ impl Leg {
             event = event => Heard::Peer(event),
             () = flows => Heard::Flows,
             () = clock::until(self.deadline) => Heard::Deadline,
-            () = clock::until(self.record_at) => Heard::Record,
-            () = clock::until(self.refresh_at) => Heard::Refresh,
         }
     }
 
@@ -352,29 +421,8 @@ impl Leg {
         self.started = true;
         self.deadline = None;
         self.notify("publish_started");
-        let late = self.node.options.traits.record_delay.mul_f64(fastrand::f64());
-        self.record_at = Some(clock::now() + late);
+        self.record = Some(RecordKeeper::start(&self.node, &self.wish.stream, &self.wish.about));
         self.node.rooms.joined(&self.node, self.wish.about.main_track.as_ref(), &self.wish.stream);
-    }
-
-    async fn write_record(&mut self) {
-        self.record_at = None;
-        self.refresh_at = Some(clock::now() + self.node.options.traits.record_heartbeat);
-        self.node.records.publish_started(&self.wish.stream, &self.wish.about).await;
-        if let Some(room) = &self.wish.about.main_track {
-            self.node.records.room_joined(room).await;
-        }
-    }
-
-    async fn refresh(&mut self) {
-        self.refresh_at = Some(clock::now() + self.node.options.traits.record_heartbeat);
-        let quiet = self.node.silent.load(std::sync::atomic::Ordering::Relaxed) || self.node.freezer.is_frozen();
-        let Some(source) = self.node.publishers.source(&self.wish.stream).filter(|_| !quiet) else { return };
-        let bytes = source.bytes(Kind::Audio) + source.bytes(Kind::Video);
-        let seconds = self.node.options.traits.record_heartbeat.as_secs().max(1);
-        let bits_per_second = bytes.saturating_sub(self.bytes) * 8 / seconds;
-        self.bytes = bytes;
-        self.node.records.refresh(&self.wish.stream, bits_per_second).await;
     }
 
     fn notify(&self, definition: &str) {
@@ -383,10 +431,13 @@ impl Leg {
 
     /// The leg is over: unless another one has taken the stream over, so is the stream.
     async fn end(self) {
-        let Self { node, wish, claim, started, .. } = self;
+        let Self { node, wish, claim, started, record, .. } = self;
         let has_record = started || claim.restored;
         let replaced = claim.replaced.is_cancelled();
         drop(claim);
+        if let Some(record) = record {
+            record.end().await;
+        }
         if replaced {
             return;
         }

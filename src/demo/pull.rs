@@ -23,6 +23,7 @@ use super::{
     ingest::{Ingest, codecs_of},
     node::{Node, Shared},
     peer::PeerEvent,
+    records::Unread,
     source::{Seat, Source},
     words::{self, Request},
 };
@@ -67,32 +68,52 @@ impl Pulls {
     pub(super) fn count(&self) -> usize {
         self.0.lock().len()
     }
+
+    /// A seat at a stream that is being pulled.
+    fn seat(&self, stream: &StreamId) -> Option<Seat> {
+        match &*self.0.lock().get(stream)?.state.borrow() {
+            State::Live(source) => source.sit(),
+            State::Dialling | State::Over => None,
+        }
+    }
 }
 
-/// Finds what `stream` is played from; `None` is `no_stream_exist`.
-pub(super) async fn find(node: &Arc<Node>, stream: &StreamId, puller: bool) -> Option<Playable> {
+/// Why there is nothing to play.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Nothing {
+    /// There is no such stream, as far as this node knows.
+    NoStream,
+    /// The store does not say, and the node itself does not have it.
+    NoStore,
+}
+
+/// Finds what `stream` is played from. Without its store a node still plays what it has.
+pub(super) async fn find(node: &Arc<Node>, stream: &StreamId, puller: bool) -> Result<Playable, Nothing> {
     if let Some(source) = node.publishers.source(stream) {
-        return source.sit().map(Playable::Stream);
+        return source.sit().map(Playable::Stream).ok_or(Nothing::NoStream);
     }
     if puller {
-        return None;
+        return Err(Nothing::NoStream);
     }
-    let record = node.records.find(stream).await.filter(|record| record.live)?;
+    let record = match node.records.find(stream).await {
+        Ok(record) => record.filter(|record| record.live).ok_or(Nothing::NoStream)?,
+        Err(Unread) => return node.pulls.seat(stream).map(Playable::Stream).ok_or(Nothing::NoStore),
+    };
     if record.is_virtual {
-        return Some(Playable::Room);
+        return Ok(Playable::Room);
     }
     if node.records.is_ours(&record) {
-        return None;
+        return Err(Nothing::NoStream);
     }
-    let origin = record.origin?;
-    pulled(node, stream, &origin).await.map(Playable::Stream)
+    let origin = record.origin.ok_or(Nothing::NoStream)?;
+    pulled(node, stream, &origin).await.map(Playable::Stream).ok_or(Nothing::NoStream)
 }
 
 /// A seat at one stream, wherever it is published.
 pub(super) async fn seat(node: &Arc<Node>, stream: &StreamId) -> Option<Seat> {
-    match find(node, stream, false).await? {
-        Playable::Stream(seat) => Some(seat),
-        Playable::Room => None,
+    match find(node, stream, false).await {
+        Ok(Playable::Stream(seat)) => Some(seat),
+        Ok(Playable::Room) | Err(_) => None,
     }
 }
 
@@ -125,7 +146,11 @@ fn start(node: &Arc<Node>, stream: &StreamId, origin: &str) -> watch::Receiver<S
     drop(pulls);
     let (owner, stream) = (Arc::clone(node), stream.clone());
     node.spawn(async move {
-        let why = Pulling { node: &owner, stream: &stream, pull: &pull, told: &told }.run().await;
+        let pulling = Pulling { node: &owner, stream: &stream, pull: &pull, told: &told };
+        let why = tokio::select! {
+            why = pulling.run() => why,
+            () = pulling.moved() => "the stream has another origin now",
+        };
         tracing::debug!(node = %owner.options.id, %stream, origin = %pull.origin, why, "a pull ended");
         if let State::Live(source) = told.send_replace(State::Over) {
             source.end();
@@ -165,10 +190,10 @@ impl Pulling<'_> {
         let begun = clock::now();
         let mut heard_at = begun;
         let mut idle_since = Some(begun);
-        let (mut ping_at, mut look_at) = (begun + PING_EVERY, begun + LOOK_EVERY);
+        let mut ping_at = begun + PING_EVERY;
         loop {
             let idle_at = idle_since.map(|since| since + self.node.options.traits.pull_idle);
-            let due = [Some(ping_at), Some(look_at), idle_at].into_iter().flatten().min();
+            let due = [Some(ping_at), idle_at].into_iter().flatten().min();
             match self.hear(&mut link, &mut media, due).await {
                 Heard::Gone(why) => return why,
                 Heard::Text(text) => {
@@ -189,12 +214,6 @@ impl Pulling<'_> {
                     if now >= ping_at {
                         ping_at = now + PING_EVERY;
                         tell(&mut link, &json!({ "command": "ping" })).await;
-                    }
-                    if now >= look_at {
-                        look_at = now + LOOK_EVERY;
-                        if self.has_moved().await {
-                            return "the stream has another origin now";
-                        }
                     }
                 }
             }
@@ -313,11 +332,17 @@ impl Pulling<'_> {
         idle && source.end_if_unwatched()
     }
 
-    /// Whether the record names another origin by now. One that is gone or ended says nothing: the origin itself will.
-    async fn has_moved(&self) -> bool {
-        let record = self.node.records.find(self.stream).await;
-        let origin = record.filter(|record| record.live).and_then(|record| record.origin);
-        origin.is_some_and(|origin| origin != self.pull.origin)
+    /// Completes once the record names another origin. One that is gone, ended or cannot be read says nothing: the origin
+    /// itself will. Apart from the rest, which a store that is slow to answer shall not hold up.
+    async fn moved(&self) {
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let record = self.node.records.find(self.stream).await.ok().flatten();
+            let origin = record.filter(|record| record.live).and_then(|record| record.origin);
+            if origin.is_some_and(|origin| origin != self.pull.origin) {
+                return;
+            }
+        }
     }
 }
 

@@ -1,11 +1,12 @@
 //! The commands that concern no leg: what a node knows of streams and rooms, answered in AMS's shapes.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use serde_json::{Value, json};
 
 use super::{
     node::Node,
+    records::Unread,
     room,
     sdp::Kind,
     session::Outbox,
@@ -40,23 +41,25 @@ async fn reply(node: &Arc<Node>, request: &Request, subject: &StreamId) -> Optio
     match request.command.as_str() {
         "getStreamInfo" => Some(stream_information(node, subject).await),
         "getBroadcastObject" => Some(match node.records.find(subject).await {
-            Some(record) => noted("broadcastObject", stream, "broadcast", Value::Object(record.document)),
-            None => words::no_stream(stream),
+            Ok(Some(record)) => noted("broadcastObject", stream, "broadcast", Value::Object(record.document)),
+            Ok(None) => words::no_stream(stream),
+            Err(Unread) => words::error(stream, words::NO_STORE),
         }),
         "getTrackList" => {
-            let tracks: Vec<_> = room::members_everywhere(node, subject).await.into_iter().collect();
+            let tracks: Vec<_> = members(node, subject).await.into_iter().collect();
             let tracks = if tracks.is_empty() { vec![subject.clone()] } else { tracks };
             Some(json!({ "command": "trackList", "streamId": stream, "trackList": tracks }))
         }
         "getSubtracks" => {
             let mut subtracks = Vec::new();
-            for member in room::members_everywhere(node, subject).await {
-                subtracks.extend(node.records.find(&member).await.map(|record| Value::Object(record.document)));
+            for member in members(node, subject).await {
+                let record = node.records.find(&member).await.ok().flatten();
+                subtracks.extend(record.map(|record| Value::Object(record.document)));
             }
             Some(noted("subtrackList", stream, "subtrackList", Value::Array(subtracks)))
         }
         "getSubtracksCount" => {
-            let count = room::members_everywhere(node, subject).await.len();
+            let count = members(node, subject).await.len();
             Some(counted("subtrackCount", stream, count as u64))
         }
         "getSubscriberCount" => Some(counted("subscriberCount", stream, 0)),
@@ -67,7 +70,7 @@ async fn reply(node: &Arc<Node>, request: &Request, subject: &StreamId) -> Optio
             None
         }
         "getRoomInfo" => {
-            let members = room::members_everywhere(node, subject).await;
+            let members = members(node, subject).await;
             Some(json!({
                 "command": "roomInformation",
                 "room": stream,
@@ -94,7 +97,7 @@ async fn joined(node: &Arc<Node>, request: &Request, room: &StreamId) -> Value {
     let wished = request.text("streamId");
     // AMS makes a name up for a client that brings none.
     let stream = if wished.is_empty() { format!("{:016x}", fastrand::u64(..)) } else { wished.to_owned() };
-    let members = room::members_everywhere(node, room).await;
+    let members = members(node, room).await;
     json!({
         "command": "notification",
         "definition": "joinedTheRoom",
@@ -107,13 +110,19 @@ async fn joined(node: &Arc<Node>, request: &Request, room: &StreamId) -> Value {
     })
 }
 
-fn names(members: &std::collections::BTreeSet<StreamId>) -> Vec<Value> {
+/// Who is in a room; without the store, who is in it here.
+async fn members(node: &Arc<Node>, room: &StreamId) -> BTreeSet<StreamId> {
+    let everywhere = room::members_everywhere(node, room).await;
+    everywhere.unwrap_or_else(|Unread| node.rooms.members(room).into_iter().collect())
+}
+
+fn names(members: &BTreeSet<StreamId>) -> Vec<Value> {
     members.iter().map(|member| json!({ "streamId": member, "streamName": member })).collect()
 }
 
 async fn stream_information(node: &Arc<Node>, stream: &StreamId) -> Value {
     let source = node.publishers.source(stream);
-    let live = source.is_some() || node.records.find(stream).await.is_some_and(|record| record.live);
+    let live = source.is_some() || matches!(node.records.find(stream).await, Ok(Some(record)) if record.live);
     if !live {
         return words::no_stream(stream.as_str());
     }

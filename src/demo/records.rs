@@ -41,6 +41,10 @@ pub(super) struct Record {
     pub(super) document: Map<String, Value>,
 }
 
+/// The store did not say what there is: not the same as nothing. What runs goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Unread;
+
 /// What a publisher says of its stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct About {
@@ -72,33 +76,33 @@ impl Records {
     }
 
     /// The record, possibly as it was a moment ago: AMS believes what it found for 3 s, and asks again for what it did not.
-    pub(super) async fn find(&self, stream: &StreamId) -> Option<Record> {
+    pub(super) async fn find(&self, stream: &StreamId) -> Result<Option<Record>, Unread> {
         let now = clock::now();
         {
             let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some((read, record)) = memory.get(stream) {
                 if now.duration_since(*read) < self.believed {
-                    return Some(Record::read(record.document.clone()));
+                    return Ok(Some(Record::read(record.document.clone())));
                 }
                 memory.remove(stream);
             }
         }
-        let record = self.find_now(stream).await?;
+        let Some(record) = self.find_now(stream).await? else { return Ok(None) };
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         if memory.len() >= REMEMBERED {
             memory.clear();
         }
         memory.insert(stream.clone(), (now, record.clone()));
-        Some(record)
+        Ok(Some(record))
     }
 
-    /// The record as the database has it; a database that does not answer has none.
-    pub(super) async fn find_now(&self, stream: &StreamId) -> Option<Record> {
+    /// The record as the database has it.
+    pub(super) async fn find_now(&self, stream: &StreamId) -> Result<Option<Record>, Unread> {
         match self.db.find_broadcast(&self.key(stream)).await {
-            Ok(document) => document.map(Record::read),
+            Ok(document) => Ok(document.map(Record::read)),
             Err(error) => {
                 tracing::debug!(%error, %stream, "a record could not be read");
-                None
+                Err(Unread)
             }
         }
     }
@@ -108,8 +112,9 @@ impl Records {
         record.origin.as_deref() == Some(self.address.as_str())
     }
 
-    /// A publish has media: takes the record over, or makes one that goes when the stream goes.
-    pub(super) async fn publish_started(&self, stream: &StreamId, about: &About) {
+    /// A publish has media: takes the record over, or makes one that goes when the stream goes. False: the store did not
+    /// take it.
+    pub(super) async fn publish_started(&self, stream: &StreamId, about: &About) -> bool {
         let now = clock::wall_ms();
         let taken_over = fields(json!({
             "status": "broadcasting",
@@ -122,8 +127,10 @@ impl Records {
             "dashViewerCount": 0,
             "rtmpViewerCount": 0,
         }));
-        if self.set(stream, taken_over.clone(), false).await {
-            return;
+        match self.set(stream, taken_over.clone(), false).await {
+            Ok(true) => return true,
+            Ok(false) => {}
+            Err(Unread) => return false,
         }
         let mut made = fields(json!({
             "_t": "Broadcast",
@@ -156,7 +163,7 @@ impl Records {
             "autoStartStopEnabled": false,
         }));
         made.extend(taken_over);
-        self.set(stream, made, true).await;
+        self.set(stream, made, true).await.is_ok()
     }
 
     /// A record made by REST, before anybody publishes: this node's address stands in it all the same.
@@ -176,7 +183,7 @@ impl Records {
             "updateTime": 0,
             "startTime": 0,
         }));
-        self.set(stream, made, true).await;
+        let _ = self.set(stream, made, true).await; // said in the log
     }
 
     /// A record deleted by REST.
@@ -186,7 +193,7 @@ impl Records {
 
     /// The record of a room; AMS gives it no origin and no heartbeat.
     pub(super) async fn room_joined(&self, room: &StreamId) {
-        if self.find_now(room).await.is_some_and(|record| record.live) {
+        if matches!(self.find_now(room).await, Ok(Some(record)) if record.live) {
             return;
         }
         let made = fields(json!({
@@ -199,26 +206,29 @@ impl Records {
             "startTime": clock::wall_ms(),
             "updateTime": 0,
         }));
-        self.set(room, made, true).await;
+        let _ = self.set(room, made, true).await; // said in the log
     }
 
     /// The last stream of a room has gone.
     pub(super) async fn room_left(&self, room: &StreamId) {
-        if self.find_now(room).await.is_some_and(|record| record.is_virtual) {
+        if matches!(self.find_now(room).await, Ok(Some(record)) if record.is_virtual) {
             self.delete(room).await;
         }
     }
 
-    /// A live stream's heartbeat.
-    pub(super) async fn refresh(&self, stream: &StreamId, bits_per_second: u64) {
+    /// A live stream's heartbeat. False: the store did not take it.
+    pub(super) async fn refresh(&self, stream: &StreamId, bits_per_second: u64) -> bool {
         let refreshed = fields(json!({ "updateTime": clock::wall_ms(), "bitrate": bits_per_second, "speed": 1.0 }));
-        self.set(stream, refreshed, false).await;
+        self.set(stream, refreshed, false).await.is_ok()
     }
 
     /// A publish has ended: a record made by publishing goes, any other is finished. One that another origin has taken
     /// over meanwhile is left alone.
     pub(super) async fn publish_ended(&self, stream: &StreamId) {
-        let Some(record) = self.find_now(stream).await.filter(|record| self.is_ours(record)) else { return };
+        let Ok(Some(record)) = self.find_now(stream).await else { return };
+        if !self.is_ours(&record) {
+            return;
+        }
         if record.document.get("zombi").and_then(Value::as_bool).unwrap_or(false) {
             self.delete(stream).await;
         } else {
@@ -230,13 +240,13 @@ impl Records {
                 "dashViewerCount": 0,
                 "rtmpViewerCount": 0,
             });
-            self.set(stream, fields(finished), false).await;
+            let _ = self.set(stream, fields(finished), false).await; // said in the log
         }
     }
 
     /// What a client says of a stream.
     pub(super) async fn set_meta_data(&self, stream: &StreamId, meta_data: &str) {
-        self.set(stream, fields(json!({ "metaData": meta_data })), false).await;
+        let _ = self.set(stream, fields(json!({ "metaData": meta_data })), false).await; // said in the log
     }
 
     /// Viewers of a stream came (`1`) or went (`-1`); AMS counts them for the whole cluster.
@@ -267,25 +277,26 @@ impl Records {
     }
 
     /// The addresses of the cluster's other members that say they are alive.
-    pub(super) async fn other_nodes(&self) -> Vec<IpAddr> {
-        let documents = self.db.cluster_nodes().await.unwrap_or_default();
+    pub(super) async fn other_nodes(&self) -> Result<Vec<IpAddr>, Unread> {
+        let documents = self.db.cluster_nodes().await.map_err(|error| {
+            tracing::debug!(%error, "the cluster's members could not be read");
+            Unread
+        })?;
         let now = clock::wall_ms();
         let alive = documents.into_iter().filter(|document| {
             let beat = document.get("lastUpdateTime").and_then(Value::as_i64).unwrap_or(0);
             now.saturating_sub(beat) < LIVE_WINDOW_MS
         });
         let ips = alive.filter_map(|document| Some(document.get("ip")?.as_str()?.to_owned()));
-        ips.filter(|ip| *ip != self.address).filter_map(|ip| ip.parse().ok()).collect()
+        Ok(ips.filter(|ip| *ip != self.address).filter_map(|ip| ip.parse().ok()).collect())
     }
 
-    async fn set(&self, stream: &StreamId, fields: Map<String, Value>, upsert: bool) -> bool {
-        match self.db.set_broadcast(&self.key(stream), fields, upsert).await {
-            Ok(found) => found,
-            Err(error) => {
-                tracing::debug!(%error, %stream, "a record was not written");
-                false
-            }
-        }
+    /// Whether there was a record, or one was made.
+    async fn set(&self, stream: &StreamId, fields: Map<String, Value>, upsert: bool) -> Result<bool, Unread> {
+        self.db.set_broadcast(&self.key(stream), fields, upsert).await.map_err(|error| {
+            tracing::debug!(%error, %stream, "a record was not written");
+            Unread
+        })
     }
 
     async fn delete(&self, stream: &StreamId) {

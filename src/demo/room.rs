@@ -13,7 +13,10 @@ use tokio::{
     sync::watch,
 };
 
-use super::node::{Node, Shared};
+use super::{
+    node::{Node, Shared},
+    records::Unread,
+};
 use crate::domain::ids::StreamId;
 
 /// How long another node may take to say who is in a room.
@@ -72,10 +75,11 @@ impl Rooms {
 }
 
 /// The streams of a room in the whole cluster, in the order of their names. AMS's nodes tell each other; these ask.
-pub(super) async fn members_everywhere(node: &Arc<Node>, room: &StreamId) -> BTreeSet<StreamId> {
+/// Without the store they do not know each other.
+pub(super) async fn members_everywhere(node: &Arc<Node>, room: &StreamId) -> Result<BTreeSet<StreamId>, Unread> {
     let mut members: BTreeSet<StreamId> = node.rooms.members(room).into_iter().collect();
     let app = node.options.app.as_str();
-    let others = node.records.other_nodes().await;
+    let others = node.records.other_nodes().await?;
     let asked = others.into_iter().map(|ip| ask(ip, node.address.port(), app, room));
     for answer in futures_util::future::join_all(asked).await {
         members.extend(answer);
@@ -83,7 +87,7 @@ pub(super) async fn members_everywhere(node: &Arc<Node>, room: &StreamId) -> BTr
     while members.len() > MEMBERS {
         members.pop_last();
     }
-    members
+    Ok(members)
 }
 
 async fn ask(ip: IpAddr, port: u16, app: &str, room: &StreamId) -> Vec<StreamId> {

@@ -7,6 +7,9 @@ use crate::domain::ids::StreamId;
 /// Largest text message that a node takes; AMS closes the socket above it.
 pub(super) const MAX_MESSAGE: usize = 8192 * 10;
 
+/// A node that cannot read its records says so.
+pub(super) const NO_STORE: &str = "data_store_not_available";
+
 /// One message of a client.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Request {

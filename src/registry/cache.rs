@@ -44,6 +44,10 @@ const SHARED_NAMES: usize = 4096;
 /// Reads the writers' clock for records of an origin: ours, corrected by the measured skew.
 pub(super) trait WritersClock: Send + Sync {
     fn now_ms(&self, origin: Option<&str>) -> i64;
+
+    /// The moment as of which a record is judged: earlier than now for a while after the store was away, when nobody could
+    /// refresh it.
+    fn judged_ms(&self, origin: Option<&str>) -> i64;
 }
 
 /// What one read brought.
@@ -139,7 +143,7 @@ impl Cache {
             Some(row) => (row.id, Some(Arc::new(self.share(row.record)))),
             None => (None, None),
         };
-        let now_ms = clock.now_ms(record.as_ref().and_then(|record| record.origin.as_deref()));
+        let now_ms = clock.judged_ms(record.as_ref().and_then(|record| record.origin.as_deref()));
         let name = self.name(key);
         self.part(&name).put(name, doc, true, |before| self.policy.read(before, record, clock::now(), now_ms))
     }
@@ -162,12 +166,12 @@ impl Cache {
             Change::Patch(doc, patch) => self.change_doc(doc, |entry| {
                 let mut record = entry.record().map(|record| Record::clone(record))?;
                 patch.apply(&mut record);
-                let now_ms = clock.now_ms(record.origin.as_deref());
+                let now_ms = clock.judged_ms(record.origin.as_deref());
                 let record = Arc::new(self.share(record));
                 Some(self.policy.read(Some(entry), Some(record), clock::now(), now_ms))
             }),
             Change::Gone(Subject::Doc(doc)) => self.change_doc(doc, |entry| {
-                let now_ms = clock.now_ms(entry.record().and_then(|record| record.origin.as_deref()));
+                let now_ms = clock.judged_ms(entry.record().and_then(|record| record.origin.as_deref()));
                 Some(self.policy.read(Some(entry), None, clock::now(), now_ms))
             }),
             Change::Unsure => {
@@ -353,6 +357,10 @@ mod tests {
 
     impl WritersClock for Fixed {
         fn now_ms(&self, _origin: Option<&str>) -> i64 {
+            1_000_000
+        }
+
+        fn judged_ms(&self, _origin: Option<&str>) -> i64 {
             1_000_000
         }
     }

@@ -14,7 +14,7 @@ use crate::{
     clock,
     domain::{
         balance::{Legs, Snapshot},
-        drain::{BadWish, DrainOrder, DrainWish},
+        drain::{BadWish, DrainOrder, DrainWish, Work},
         ids::{Kind, NodeId},
     },
 };
@@ -196,14 +196,14 @@ impl Registry {
             return Vec::new();
         }
         let now_ms = now_ms(&self.inner.skews);
+        let away = self.inner.source.is_some() && !self.inner.link.is_up();
         let task = |(node, order, doors): (NodeId, DrainOrder, usize)| {
-            let work = if order.is_over(now_ms) {
-                DrainWork::End
-            } else if order.moves(now_ms) {
-                let doors = u32::try_from(doors.max(1)).unwrap_or(u32::MAX);
-                DrainWork::Move { per_second: f64::from(order.per_second) / f64::from(doors) }
-            } else {
-                return None;
+            let work = match order.work(now_ms, away)? {
+                Work::End => DrainWork::End,
+                Work::Move => {
+                    let doors = u32::try_from(doors.max(1)).unwrap_or(u32::MAX);
+                    DrainWork::Move { per_second: f64::from(order.per_second) / f64::from(doors) }
+                }
             };
             Some(DrainTask { node, since_ms: order.since_ms, work })
         };
@@ -232,7 +232,7 @@ impl Registry {
             legs: own,
             age_ms: 0,
         };
-        std::iter::once(myself).chain(inner.peers.views(&table, clock::now())).collect()
+        std::iter::once(myself).chain(inner.peers.views(&table, inner.heard_until(), clock::now())).collect()
     }
 
     /// Legs that this door itself has placed, by node.

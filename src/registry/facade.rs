@@ -213,12 +213,14 @@ impl Registry {
         };
         let roster = Roster::new(config.nodes.clone());
         let book = Book::new(config.balance.clone());
+        let policy = cache_policy(config, source.is_some());
+        let streams = config.mongo.as_ref().map_or(DEFAULT_CACHE_STREAMS, |mongo| mongo.cache_streams);
         let inner = Arc::new(Inner {
             follows_changes: config.mongo.as_ref().is_none_or(|mongo| mongo.change_streams),
-            cache: Arc::new(cache(config, source.is_some())),
+            cache: Arc::new(Cache::new(policy, streams)),
             source,
             link: Link::new(),
-            skews: Arc::default(),
+            skews: Arc::new(Skews::new(policy.live_window_ms)),
             watches: Watches::default(),
             waiters: Waiters::default(),
             facts: Facts::default(),
@@ -433,6 +435,21 @@ impl Inner {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The store has answered. If it was away, what could not be refreshed meanwhile is not held against anyone.
+    pub(super) fn answered(&self) {
+        if let Some(since) = self.link.away_since() {
+            let now = clock::now();
+            self.skews.was_away(since, now);
+            self.peers.was_away(since, now);
+        }
+        self.link.answered();
+    }
+
+    /// Up to when other doors can have been heard: now, or since when the store is away.
+    pub(super) fn heard_until(&self) -> Instant {
+        self.link.away_since().unwrap_or_else(clock::now)
+    }
+
     /// Apps that are named in the configuration or were asked for since.
     pub(super) fn apps(&self) -> Vec<AppName> {
         let mut apps = self.watches.apps();
@@ -458,7 +475,7 @@ impl Inner {
         let since = max_age.and_then(|age| now.checked_sub(age)).unwrap_or(now);
         match self.cache.read(key, since, source, &clock).await {
             Ok(entry) => {
-                self.link.answered();
+                self.answered();
                 self.usable(&entry, key, true)
             }
             Err(error) => {
@@ -487,7 +504,7 @@ impl Inner {
             Freshness::Use(lookup) => lookup,
             Freshness::Reread => match entry.record() {
                 Some(record) => {
-                    let now_ms = self.skews.now_ms(record.origin.as_deref());
+                    let now_ms = self.skews.judged_ms(record.origin.as_deref());
                     let live = record.is_live(now_ms, self.cache.policy.live_window_ms);
                     Lookup::Found { record: Arc::clone(record), live }
                 }
@@ -497,7 +514,7 @@ impl Inner {
     }
 
     fn verdict(&self, entry: &Entry, key: &StreamKey, up: bool) -> Freshness {
-        let now_ms = self.skews.now_ms(entry.record().and_then(|record| record.origin.as_deref()));
+        let now_ms = self.skews.judged_ms(entry.record().and_then(|record| record.origin.as_deref()));
         self.cache.policy.verdict(entry, clock::now(), now_ms, up, self.watches.is_on(&key.app))
     }
 
@@ -528,7 +545,7 @@ fn this_door(config: &Config) -> ThisDoor {
     }
 }
 
-fn cache(config: &Config, has_store: bool) -> Cache {
+fn cache_policy(config: &Config, has_store: bool) -> CachePolicy {
     let mut policy = CachePolicy::default();
     if let Some(mongo) = &config.mongo {
         policy.live_window_ms = i64::try_from(mongo.live_window.as_millis()).unwrap_or(i64::MAX);
@@ -537,5 +554,5 @@ fn cache(config: &Config, has_store: bool) -> Cache {
         // What the door saw is all there will ever be: it stands until the door sees the end.
         policy.outage_hold = Duration::MAX;
     }
-    Cache::new(policy, config.mongo.as_ref().map_or(DEFAULT_CACHE_STREAMS, |mongo| mongo.cache_streams))
+    policy
 }

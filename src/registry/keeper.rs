@@ -116,7 +116,7 @@ impl Keeper {
                 return;
             }
         };
-        self.inner.link.answered();
+        self.inner.answered();
         self.take_skew(store_skew_ms);
         self.read_nodes(store_skew_ms).await;
     }

@@ -33,4 +33,4 @@ mod watch;
 
 pub use drains::{DoorView, DrainError, DrainTask, DrainView, DrainWork, Kept};
 pub use facade::{Backing, Hint, RecordView, Registry, RegistryError, StoreState, StoreStatus, Watching};
-pub use pins::{CLAIM_LIMIT, Turn};
+pub use pins::{CLAIM_LIMIT, Claimed, Turn};

@@ -43,6 +43,15 @@ pub(super) struct Pins {
 
 type Turnstiles = Vec<tokio::sync::Mutex<()>>;
 
+/// Who has a pin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claimed {
+    /// The node that has it.
+    pub node: NodeId,
+    /// The other doors see it, too: the store has taken it.
+    pub is_shared: bool,
+}
+
 /// What a placement holds on to, so that no other one of the same stream (and room) comes between.
 pub type Turn<'a> = Vec<tokio::sync::MutexGuard<'a, ()>>;
 
@@ -151,13 +160,13 @@ impl Registry {
     /// Pins a stream (or room) to `node` before all doors of the cluster; gives the node that has the pin: this one, or
     /// that of a placement, here or at another door, which was faster. A pin to one of `unfit` does not count. A store that
     /// does not answer until `until` is not waited for (counted): the pin then holds at this door alone.
-    pub async fn claim(&self, key: &StreamKey, node: &NodeId, unfit: &[NodeId], until: Instant) -> NodeId {
+    pub async fn claim(&self, key: &StreamKey, node: &NodeId, unfit: &[NodeId], until: Instant) -> Claimed {
         let inner = &self.inner;
         let node = inner.pins.claim(key, node, unfit, clock::now());
-        let Some(source) = &inner.source else { return node };
+        let Some(source) = &inner.source else { return Claimed { node, is_shared: true } };
         if !inner.link.is_up() {
             inner.facts.pins_late.add();
-            return node;
+            return Claimed { node, is_shared: false };
         }
         let now_ms = now_ms(&inner.skews);
         let until_ms = now_ms.saturating_add(HOLD_MS);
@@ -169,16 +178,16 @@ impl Registry {
                     inner.facts.pins_lost.add();
                     inner.pins.set(key, &winner, clock::now());
                 }
-                winner
+                Claimed { node: winner, is_shared: true }
             }
             Ok(Err(error)) => {
                 inner.facts.pins_late.add();
                 inner.link.failed(&error);
-                node
+                Claimed { node, is_shared: false }
             }
             Err(_) => {
                 inner.facts.pins_late.add();
-                node
+                Claimed { node, is_shared: false }
             }
         }
     }

@@ -4,7 +4,11 @@
 //! A heartbeat that a poll finds changed was written between the poll before and this one. That bounds its writer's
 //! skew from both sides; heartbeats narrow the bounds, and the smallest skew inside them is the one that is used.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
 
 use arc_swap::ArcSwap;
 
@@ -40,10 +44,20 @@ impl Bounds {
     }
 }
 
-/// The skews as measured last.
-#[derive(Debug, Default)]
+/// The skews as measured last, and when the store was away.
+#[derive(Debug)]
 pub(super) struct Skews {
     now: ArcSwap<Measured>,
+    /// How long a record may go without a refresh, ms.
+    live_window_ms: i64,
+    outage: Mutex<Option<Outage>>,
+}
+
+/// A time in which nobody could refresh a record.
+#[derive(Debug, Clone, Copy)]
+struct Outage {
+    from: Instant,
+    to: Instant,
 }
 
 /// One set of measurements.
@@ -56,6 +70,36 @@ pub(super) struct Measured {
 }
 
 impl Skews {
+    pub(super) fn new(live_window_ms: i64) -> Self {
+        Self { now: ArcSwap::default(), live_window_ms, outage: Mutex::default() }
+    }
+
+    /// The store was away. Its writers have one window from then on to refresh what they could not.
+    pub(super) fn was_away(&self, from: Instant, to: Instant) {
+        let mut outage = self.lock();
+        // Back for less than a window: not everybody has come to write.
+        let before = outage.filter(|before| self.is_within(before, from));
+        *outage = Some(Outage { from: before.map_or(from, |before| before.from), to });
+    }
+
+    fn is_within(&self, outage: &Outage, now: Instant) -> bool {
+        i64::try_from(now.saturating_duration_since(outage.to).as_millis()).is_ok_and(|ms| ms < self.live_window_ms)
+    }
+
+    /// By how much records are judged earlier than now, ms.
+    fn grace_ms(&self, now: Instant) -> i64 {
+        let lasted = |outage: Outage| outage.to.saturating_duration_since(outage.from).as_millis();
+        let outage = *self.lock();
+        outage
+            .filter(|outage| self.is_within(outage, now))
+            .and_then(|outage| i64::try_from(lasted(outage)).ok())
+            .unwrap_or(0)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Outage>> {
+        self.outage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn publish(&self, measured: Measured) {
         self.now.store(std::sync::Arc::new(measured));
     }
@@ -74,11 +118,31 @@ impl WritersClock for Skews {
         let skew = origin.and_then(|origin| now.origins.get(origin)).copied().unwrap_or(now.store_ms);
         clock::wall_ms().saturating_add(skew)
     }
+
+    fn judged_ms(&self, origin: Option<&str>) -> i64 {
+        self.now_ms(origin).saturating_sub(self.grace_ms(clock::now()))
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    #[test]
+    fn after_an_outage_records_are_judged_as_of_its_beginning_for_one_window() {
+        let (skews, t0, s) = (Skews::new(20_000), Instant::now(), Duration::from_secs);
+        let grace = |at| skews.grace_ms(t0 + at);
+        assert_eq!(grace(s(0)), 0);
+        skews.was_away(t0 + s(10), t0 + s(130));
+        assert_eq!((grace(s(130)), grace(s(149)), grace(s(150))), (120_000, 120_000, 0));
+        // Away again before everybody has written: all of it counts.
+        skews.was_away(t0 + s(135), t0 + s(140));
+        assert_eq!((grace(s(141)), grace(s(160))), (130_000, 0));
+        skews.was_away(t0 + s(200), t0 + s(205));
+        assert_eq!(grace(s(206)), 5_000);
+    }
 
     #[test]
     fn an_exact_clock_is_not_corrected_whenever_its_heartbeats_are_found() {

@@ -44,6 +44,9 @@ struct Race {
     keys: Vec<StreamKey>,
     unfit: Vec<NodeId>,
     until: Instant,
+    /// Rather nowhere than at a place that the store has not taken. A publisher that is to leave its node for another is
+    /// served where it is; without the store those who play it would not find it again, nor would its new node take it.
+    must_be_shared: bool,
 }
 
 /// A placement, and what it reserved.
@@ -164,17 +167,21 @@ impl Router {
             return Ok(seated);
         }
         let keys = room.iter().chain([&key]).cloned().collect();
-        self.settle(seated, Race { keys, unfit, until }, &request).await
+        self.settle(seated, Race { keys, unfit, until, must_be_shared: ask.is_served }, &request).await
     }
 
     /// Claims what a placement decides for all doors; goes where another door, or another placement, was faster.
     async fn settle(&self, first: Seated, race: Race, request: &Request<'_>) -> Result<Seated, Reject> {
-        let Race { keys, mut unfit, until } = race;
+        let Race { keys, mut unfit, until, must_be_shared } = race;
         let mut seated = first;
         let mut turns = 0;
         let mut next = 0;
         while next < keys.len() {
-            let holder = self.registry.claim(&keys[next], &seated.seat.node, &unfit, until).await;
+            let claimed = self.registry.claim(&keys[next], &seated.seat.node, &unfit, until).await;
+            if must_be_shared && !claimed.is_shared {
+                return Err(Reject::Busy);
+            }
+            let holder = claimed.node;
             if holder == seated.seat.node || turns == CLAIM_TURNS {
                 next += 1;
                 continue;
@@ -237,7 +244,8 @@ impl Router {
             let request = Request { stream: &key, want, rule, kind: None, exclude: &ask.avoid, seed };
             if let Ok(placement) = self.registry.place(&request) {
                 let seated = self.seated(placement, None, Some(key.clone()), false)?;
-                return self.settle(seated, Race { keys: vec![key.clone()], unfit, until }, &request).await;
+                let race = Race { keys: vec![key.clone()], unfit, until, must_be_shared: false };
+                return self.settle(seated, race, &request).await;
             }
         }
         Err(Reject::Busy)

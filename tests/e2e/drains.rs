@@ -2,6 +2,7 @@
 
 mod doors;
 mod nodes;
+mod without_store;
 
 use std::time::{Duration, Instant};
 
@@ -36,17 +37,20 @@ struct Client {
 
 impl Client {
     async fn publish(door: &Door, stream: &str) -> Self {
-        let socket = door.open().await;
-        let leg = socket.begin(Plan::publish(stream), moving);
-        leg.until_has("publish_started").await;
-        Self { socket, leg }
+        Self::begin(door, Plan::publish(stream), "publish_started").await
     }
 
     async fn play(door: &Door, stream: &str) -> Self {
+        let client = Self::begin(door, Plan::play(stream), "play_started").await;
+        client.leg.until_more_video(5).await;
+        client
+    }
+
+    /// Begins the leg and waits until its node says that it has.
+    async fn begin(door: &Door, plan: Plan, started: &str) -> Self {
         let socket = door.open().await;
-        let leg = socket.begin(Plan::play(stream), moving);
-        leg.until_has("play_started").await;
-        leg.until_more_video(5).await;
+        let leg = socket.begin(plan, moving);
+        leg.until_has(started).await;
         Self { socket, leg }
     }
 

@@ -7,5 +7,5 @@
 mod order;
 mod pacer;
 
-pub use order::{BadWish, Deadline, DrainOrder, DrainWish, MAX_PER_SECOND, Migrate};
+pub use order::{BadWish, Deadline, DrainOrder, DrainWish, MAX_PER_SECOND, Migrate, Work};
 pub use pacer::{LegKey, LegThere, Pacer};

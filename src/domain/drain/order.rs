@@ -75,6 +75,15 @@ pub enum BadWish {
     BadPace,
 }
 
+/// What is to be done with the legs of a draining node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// They are moved, at the order's pace.
+    Move,
+    /// The deadline has passed: what is left is ended.
+    End,
+}
+
 /// A drain as every door of the cluster holds it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct DrainOrder {
@@ -118,12 +127,19 @@ impl DrainOrder {
         })
     }
 
+    /// What is to be done with its legs now, if anything. Without the store nobody moves: a publisher's new origin could not
+    /// be found by those who play it, and no edge finds a stream that it does not have yet. Where they are, legs are served;
+    /// the deadline counts nevertheless.
+    pub fn work(&self, now_ms: i64, store_away: bool) -> Option<Work> {
+        if self.is_over(now_ms) { Some(Work::End) } else { (self.moves(now_ms) && !store_away).then_some(Work::Move) }
+    }
+
     /// Whether what is left is ended now.
     pub fn is_over(&self, now_ms: i64) -> bool {
         self.deadline_ms.is_some_and(|deadline| deadline <= now_ms)
     }
 
-    /// Whether its legs are to be moved now.
+    /// Whether its legs are on their way to other nodes, sooner or later.
     pub fn moves(&self, now_ms: i64) -> bool {
         self.migrate == Migrate::Paced && !self.is_over(now_ms)
     }
@@ -213,5 +229,22 @@ mod tests {
         let paced = DrainOrder::of(Some(&order), &wish(None, Some(Migrate::Paced), None), NOW + 20 * MINUTE).unwrap();
         assert_eq!(paced.deadline_ms, Some(NOW + 30 * MINUTE));
         assert!(paced.moves(NOW + 29 * MINUTE) && !paced.moves(NOW + 30 * MINUTE));
+    }
+
+    #[test]
+    fn nobody_is_moved_while_the_store_is_away_and_the_deadline_counts_nevertheless() {
+        let order = |migrate| DrainOrder::of(None, &wish(None, Some(migrate), None), NOW).unwrap();
+        // what, minutes since, the store is away → work
+        for (migrate, minutes, away, work) in [
+            (Migrate::Paced, 0, false, Some(Work::Move)),
+            (Migrate::Paced, 9, true, None),
+            (Migrate::Paced, 10, false, Some(Work::End)),
+            (Migrate::Paced, 10, true, Some(Work::End)),
+            (Migrate::Wait, 9, false, None),
+            (Migrate::Wait, 10, true, Some(Work::End)),
+            (Migrate::None, 60, false, None),
+        ] {
+            assert_eq!(order(migrate).work(NOW + minutes * MINUTE, away), work, "{migrate:?}, {minutes}, {away}");
+        }
     }
 }

@@ -181,6 +181,8 @@ pub struct Ask {
     pub avoid: Vec<NodeId>,
     /// A live leg is re-placed.
     pub is_move: bool,
+    /// Its old node still serves it: a place that is not sure is worse than none.
+    pub is_served: bool,
     /// The play's node says that the stream has ended: is it coming back?
     pub after_end: Option<AfterEnd>,
     /// When the answer comes too late.

@@ -45,7 +45,7 @@ fn a_play_is_served_by_its_old_edge_until_the_new_one_has_made_its_offer() {
     bench.take(leave("e1", Kind::Play));
     assert_eq!(bench.moves().len(), 1);
     let ask = bench.asked();
-    assert!(ask.is_move && ask.avoid == [id("e1")]);
+    assert!(ask.is_move && ask.is_served && ask.avoid == [id("e1")]);
     assert_eq!(states(&bench), [("e1".into(), "placing")], "others still see it where it is served");
 
     bench.take(leave("e1", Kind::Play));
@@ -138,7 +138,7 @@ fn a_play_whose_stream_has_moved_follows_it_and_its_client_does_not_hear_of_an_e
     let mut bench = playing();
     bench.node("e1", PLAY_FINISHED);
     let ask = bench.asked();
-    assert!(ask.after_end.is_some() && ask.avoid.is_empty(), "the same edge will do");
+    assert!(ask.after_end.is_some() && !ask.is_served && ask.avoid.is_empty(), "the same edge will do");
     bench.take(Input::Placed { ticket: Ticket(2), result: Ok(tests::placed("e1")) });
     assert_eq!(bench.said(), [to_node("e1", PLAY)]);
     bench.node("e1", OFFER).node("e1", PLAY_STARTED);

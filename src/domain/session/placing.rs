@@ -31,6 +31,7 @@ impl Session {
             with_publisher: with_publisher.filter(|node| !leg.avoid.contains(node)),
             avoid: leg.avoid.clone(),
             is_move: leg.moving.is_some(),
+            is_served: leg.moving.as_ref().is_some_and(|moving| moving.old.is_some()),
             after_end: leg
                 .moving
                 .as_ref()

@@ -1,6 +1,6 @@
 //! The members' side: reads and writes as AMS's own nodes do (Morphia's shapes and indexes).
 
-use std::{collections::HashSet, fmt, sync::Arc, time::Duration};
+use std::{collections::HashSet, fmt, future::IntoFuture, sync::Arc, time::Duration};
 
 use mongodb::{
     Client, Collection, IndexModel,
@@ -8,6 +8,7 @@ use mongodb::{
     options::{ClientOptions, IndexOptions},
 };
 use serde_json::{Map, Value};
+use tokio::time::timeout;
 
 use super::wire;
 use crate::{
@@ -17,6 +18,9 @@ use crate::{
 
 /// How long a member looks for a server, and for the connection to it.
 const FIND_SERVER: Duration = Duration::from_secs(2);
+/// Each question to a server that is found. AMS's driver would wait for half a minute and more; a node of the demo has
+/// clients to answer.
+const ANSWER: Duration = Duration::from_secs(1);
 /// Databases whose indexes were made; above it they are made again, which changes nothing.
 const INDEXED_APPS: usize = 256;
 /// MongoDB's code for a value that a unique index already has.
@@ -59,7 +63,7 @@ impl MongoClusterDb {
 
     /// The `broadcast` document of a stream.
     pub async fn find_broadcast(&self, key: &StreamKey) -> Result<Option<Map<String, Value>>, ClusterDbError> {
-        let found = self.broadcasts(&key.app).find_one(by_stream(key)).await?;
+        let found = answered(self.broadcasts(&key.app).find_one(by_stream(key))).await?;
         Ok(found.map(wire::to_json))
     }
 
@@ -81,12 +85,15 @@ impl MongoClusterDb {
         }
         let update = set(fields, "Broadcast");
         let broadcasts = self.broadcasts(&key.app);
-        let once = || broadcasts.update_one(by_stream(key), update.clone()).upsert(upsert);
-        let outcome = match once().await {
-            // Two members made it at once: the unique index let one win, and the other one's fields go on top.
-            Err(error) if is_duplicate(&error) => once().await?,
-            other => other?,
-        };
+        let outcome = answered(async {
+            let once = || broadcasts.update_one(by_stream(key), update.clone()).upsert(upsert);
+            match once().await {
+                // Two members made it at once: the unique index let one win, and the other one's fields go on top.
+                Err(error) if is_duplicate(&error) => once().await,
+                other => other,
+            }
+        })
+        .await?;
         Ok(outcome.matched_count > 0 || outcome.upserted_id.is_some())
     }
 
@@ -94,31 +101,34 @@ impl MongoClusterDb {
     pub async fn inc_broadcast(&self, key: &StreamKey, field: &str, by: i64) -> Result<(), ClusterDbError> {
         let mut change = Document::new();
         change.insert(field, wire::integer(field, by));
-        self.broadcasts(&key.app).update_one(by_stream(key), doc! { "$inc": change }).await?;
+        answered(self.broadcasts(&key.app).update_one(by_stream(key), doc! { "$inc": change })).await?;
         Ok(())
     }
 
     /// Deletes a document.
     pub async fn delete_broadcast(&self, key: &StreamKey) -> Result<(), ClusterDbError> {
-        self.broadcasts(&key.app).delete_one(by_stream(key)).await?;
+        answered(self.broadcasts(&key.app).delete_one(by_stream(key))).await?;
         Ok(())
     }
 
     /// Upserts a `clusternode` document by its `_id`.
     pub async fn set_cluster_node(&self, id: &str, fields: Map<String, Value>) -> Result<(), ClusterDbError> {
         let update = set(fields, "ClusterNode");
-        self.nodes().update_one(doc! { "_id": id }, update).upsert(true).await?;
+        answered(self.nodes().update_one(doc! { "_id": id }, update).upsert(true)).await?;
         Ok(())
     }
 
     /// All `clusternode` documents.
     pub async fn cluster_nodes(&self) -> Result<Vec<Map<String, Value>>, ClusterDbError> {
-        let mut cursor = self.nodes().find(doc! {}).await?;
-        let mut rows = Vec::new();
-        while cursor.advance().await? {
-            rows.push(wire::to_json(cursor.deserialize_current()?));
-        }
-        Ok(rows)
+        answered(async {
+            let mut cursor = self.nodes().find(doc! {}).await?;
+            let mut rows = Vec::new();
+            while cursor.advance().await? {
+                rows.push(wire::to_json(cursor.deserialize_current()?));
+            }
+            Ok(rows)
+        })
+        .await
     }
 
     fn broadcasts(&self, app: &AppName) -> Collection<Document> {
@@ -148,6 +158,14 @@ impl MongoClusterDb {
         if let Err(error) = self.broadcasts(app).create_indexes(indexes).await {
             tracing::warn!(%app, %error, "indexes were refused");
         }
+    }
+}
+
+/// What the server says, if it says so in time.
+async fn answered<T>(question: impl IntoFuture<Output = mongodb::error::Result<T>>) -> Result<T, ClusterDbError> {
+    match timeout(ANSWER, question.into_future()).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(ClusterDbError(format!("not within {} ms", ANSWER.as_millis()))),
     }
 }
 

@@ -27,6 +27,8 @@ struct Peer {
     doc: DoorDoc,
     /// When its number was last seen to grow.
     heard: Instant,
+    /// It has not been heard of since the store was away: its heartbeat may be missing there.
+    missed: bool,
     /// It was said in the log that its table differs.
     said: bool,
 }
@@ -38,8 +40,9 @@ impl Peers {
         let mut next = BTreeMap::new();
         for doc in docs.into_iter().filter(|doc| doc.id != own).take(MAX_DOORS) {
             let known = doors.remove(&doc.id);
-            let heard = known.as_ref().filter(|known| known.doc.beat == doc.beat).map_or(now, |known| known.heard);
-            let mut peer = Peer { said: known.is_some_and(|known| known.said), doc, heard };
+            let silent = known.as_ref().filter(|known| known.doc.beat == doc.beat);
+            let (heard, missed) = silent.map_or((now, false), |known| (known.heard, known.missed));
+            let mut peer = Peer { said: known.is_some_and(|known| known.said), doc, heard, missed };
             let differs = peer.doc.table != table && peer.lives(now);
             if differs && !peer.said {
                 tracing::warn!(door = %peer.doc.id, "its table of nodes differs from ours: the two place differently");
@@ -47,7 +50,17 @@ impl Peers {
             peer.said = differs;
             next.insert(peer.doc.id.clone(), peer);
         }
+        next.extend(std::mem::take(&mut *doors).into_iter().filter(|(_, peer)| peer.missed && peer.lives(now)));
         *doors = next;
+    }
+
+    /// The store was away, so nobody could be heard: that time counts for nobody's silence, nor does a heartbeat that the
+    /// store has dropped for its age.
+    pub(in crate::registry) fn was_away(&self, from: Instant, to: Instant) {
+        for peer in self.lock().values_mut().filter(|peer| peer.lives(from)) {
+            peer.heard = peer.heard.max(from) + to.saturating_duration_since(from);
+            peer.missed = true;
+        }
     }
 
     /// The legs of all other doors that live, by node.
@@ -70,9 +83,10 @@ impl Peers {
     }
 
     /// Those that live, as other rooms see them.
-    pub(in crate::registry) fn views(&self, table: &str, now: Instant) -> Vec<DoorView> {
+    /// `heard_until` is when they could be heard last.
+    pub(in crate::registry) fn views(&self, table: &str, heard_until: Instant, now: Instant) -> Vec<DoorView> {
         let doors = self.lock();
-        doors.values().filter(|peer| peer.lives(now)).map(|peer| peer.view(table, now)).collect()
+        doors.values().filter(|peer| peer.lives(heard_until)).map(|peer| peer.view(table, now)).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Peer>> {
@@ -138,8 +152,32 @@ mod tests {
         peers.take(vec![door("a", 3, 2), door("b", 1, 4)], "self", "1", t2);
         assert_eq!((plays(t2), peers.with_legs_on(&node, t2)), (2, 1));
         assert_eq!(
-            peers.views("2", t2).iter().map(|door| (door.id.as_str(), door.agrees)).collect::<Vec<_>>(),
+            peers.views("2", t2, t2).iter().map(|door| (door.id.as_str(), door.agrees)).collect::<Vec<_>>(),
             [("a", false)]
         );
+    }
+
+    #[test]
+    fn a_time_without_the_store_is_nobodys_silence() {
+        let (peers, t0, node) = (Peers::default(), Instant::now(), "edge-1".parse::<NodeId>().unwrap());
+        let plays = |now| peers.legs(now).get(&node).map_or(0, |legs| legs.play);
+        peers.take(vec![door("a", 1, 3), door("b", 1, 4)], "self", "1", t0);
+        let (gone, back) = (t0 + SILENCE / 2, t0 + SILENCE * 12);
+        let view = peers.views("1", gone, back - SILENCE / 2);
+        assert_eq!(
+            view.iter().map(|door| door.age_ms).collect::<Vec<_>>(),
+            [115_000; 2],
+            "and how old they are is said"
+        );
+        peers.was_away(gone, back);
+        // The store has dropped the one for its age, and the other one has not beaten yet.
+        peers.take(vec![door("a", 1, 3)], "self", "1", back);
+        assert_eq!((plays(back), peers.with_legs_on(&node, back)), (7, 2));
+        peers.take(vec![door("a", 2, 3)], "self", "1", back + SILENCE - SILENCE / 8);
+        assert_eq!(plays(back + SILENCE - SILENCE / 8), 7);
+        peers.take(vec![door("a", 3, 3)], "self", "1", back + SILENCE);
+        assert_eq!(plays(back + SILENCE), 3, "one that does not come back is gone");
+        peers.take(vec![], "self", "1", back + SILENCE);
+        assert_eq!(plays(back + SILENCE), 0, "and one that has left says so");
     }
 }

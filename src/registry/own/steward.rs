@@ -12,7 +12,7 @@ use crate::{
         balance::{Legs, Snapshot},
         ids::{AppName, NodeId},
     },
-    registry::{facade::Inner, nodes::ams_names, skew::Skews, source::Source, store::StoreError},
+    registry::{cache::WritersClock, facade::Inner, nodes::ams_names, skew::Skews, source::Source, store::StoreError},
 };
 
 /// From one round to the next: an order is seen by every door within 2 s, with change streams or without.
@@ -157,7 +157,7 @@ impl Steward {
             let view = snapshot.get(node);
             let own = own.get(node).copied().unwrap_or_default();
             let legs = view.map_or(own, |view| view.legs);
-            let doors = inner.peers.with_legs_on(node, now) + usize::from(own != Legs::default());
+            let doors = inner.peers.with_legs_on(node, inner.heard_until()) + usize::from(own != Legs::default());
             let publishes = view.is_some_and(|view| view.spec.role.takes_publish());
             let due = legs.publish == 0 || self.rounds.is_multiple_of(COUNT_EVERY);
             let streams = match (publishes, exchanged && due && order.drained_ms.is_none()) {
@@ -184,7 +184,7 @@ impl Steward {
         let is_its = |name: &String| snapshot.by_ams_name(name).is_some_and(|named| named.spec.id == *node);
         let names: Vec<String> = ams_names(spec).into_iter().filter(is_its).collect();
         let apps: Vec<AppName> = self.inner.apps();
-        let since_ms = now_ms(&self.inner.skews).saturating_sub(self.inner.cache.policy.live_window_ms);
+        let since_ms = self.inner.skews.judged_ms(None).saturating_sub(self.inner.cache.policy.live_window_ms);
         source.live_streams(&apps, &names, since_ms).await.ok()
     }
 
@@ -250,7 +250,6 @@ async fn pause(poked: &Notify) {
 
 /// The cluster's wall clock: the store's, as far as it was measured.
 pub(in crate::registry) fn now_ms(skews: &Skews) -> i64 {
-    use crate::registry::cache::WritersClock;
     skews.now_ms(None)
 }
 

@@ -1,4 +1,4 @@
-//! Drains with several doors, of which one is killed, and without MongoDB for a while.
+//! Drains with several doors, of which one is killed.
 
 use std::time::{Duration, Instant};
 
@@ -11,12 +11,6 @@ use crate::support::{
     mongod::Shape,
     process::http,
 };
-
-/// How long MongoDB is away under a drain: longer than every wait of the door's own (probes, the driver's timeouts,
-/// heartbeats). Much longer, and the demo's nodes end streams by themselves, since they cannot read the records.
-const AWAY: Duration = Duration::from_secs(12);
-/// Between two looks while it is away.
-const LOOK: Duration = Duration::from_millis(500);
 
 const QUICK: [(&str, &str); 2] = [("FOREBAY_HEALTH__PROBE_INTERVAL", "500ms"), ("FOREBAY_NODES__SLOW_START", "0s")];
 
@@ -91,41 +85,4 @@ async fn a_drain_goes_on_when_the_door_that_began_it_is_killed() {
     }
     let legs = other.legs("publish").await;
     assert!(!legs.contains_key(&drained), "{legs:?}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn drains_hold_and_known_streams_are_placed_while_mongodb_is_away() {
-    let nodes = [(Place::OriginA, 1), (Place::OriginB, 1), (Place::EdgeA, 1), (Place::EdgeA, 2)];
-    let mut cluster = Processes::start(Shape::Standalone, &nodes, &QUICK).await;
-    let publisher = Client::publish(&cluster.door, "s").await;
-    let viewer = Client::play(&cluster.door, "s").await;
-    let edge = home(&cluster.door, "play").await;
-    cluster.mongod.freeze();
-    let begun = Instant::now();
-    let (status, answer) = drain(&cluster.door, &edge, r#"{"deadline":"10m"}"#).await;
-    println!("a drain without MongoDB was taken after {:?}", begun.elapsed());
-    assert_eq!((status, &answer["state"]), (200, &"draining".into()), "{answer}");
-    // Its viewer leaves it; AMS's nodes themselves are deaf without their store, but a known stream is there.
-    viewer.leg.until("it has left", |report| super::offers(report) >= 1).await;
-    while begun.elapsed() < AWAY {
-        assert_eq!(cluster.door.health().await, 200);
-        let node = cluster.door.node(&edge).await;
-        assert_eq!(node["state"], "draining", "{node}");
-        let explained = cluster.door.explain("play", "s").await;
-        assert_eq!(explained["outcome"], "placed", "{explained}");
-        assert!(explained["node"] != edge.as_str(), "not on a node that drains: {explained}");
-        // The test's own pace, not a wait for something.
-        tokio::time::sleep(LOOK).await;
-    }
-    assert!(viewer.socket.report().closed.is_none() && publisher.socket.report().closed.is_none(), "nobody was ended");
-    cluster.mongod.thaw();
-    let other = cluster.another_door(&QUICK).await;
-    eventually("the other door sees the drain", async || {
-        ["draining", "drained"].contains(&other.node(&edge).await["state"].as_str().unwrap_or_default())
-    })
-    .await;
-    until_drained(&cluster.door, &edge).await;
-    viewer.leg.until_more_video(10).await;
-    assert!(viewer.socket.report().closed.is_none());
-    cluster.mongod.kill().await;
 }

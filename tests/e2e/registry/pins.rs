@@ -55,6 +55,7 @@ fn ask(stream: &str, room: Option<&str>) -> Ask {
         with_publisher: None,
         avoid: Vec::new(),
         is_move: false,
+        is_served: false,
         after_end: None,
         until: clock::now() + Duration::from_secs(3),
     }
