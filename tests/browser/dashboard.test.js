@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
+import { startCluster } from "./support/cluster.js";
 import { BLUE, RED, Stage } from "./support/stage.js";
 import { until } from "./support/until.js";
 
@@ -11,8 +12,11 @@ let stage;
 before(async () => void (stage = await Stage.open()));
 after(() => stage?.close());
 
-/** Gives `body` the dashboard in a page of its own; a script error, or a request to another host, fails the test. */
-async function withDashboard(body, { viewport, expected } = {}) {
+/**
+ * Gives `body` the dashboard of a door (of the demo's, if none is named) in a page of its own; a script error, or a request
+ * to another host, fails the test.
+ */
+async function withDashboard(body, { door = stage.demo, viewport, expected } = {}) {
   const page = await stage.chromium.browser.newPage();
   const trouble = [];
   page.on("pageerror", (error) => trouble.push(error.message));
@@ -21,16 +25,16 @@ async function withDashboard(body, { viewport, expected } = {}) {
   });
   page.on("request", (request) => {
     const url = request.url();
-    if (!url.startsWith(stage.demo.admin) && !url.startsWith("data:")) trouble.push(`asks ${url}`);
+    if (!url.startsWith(door.admin) && !url.startsWith("data:")) trouble.push(`asks ${url}`);
   });
   if (viewport) await page.setViewport(viewport);
   try {
-    await page.goto(stage.demo.admin, { waitUntil: "load" });
+    await page.goto(door.admin, { waitUntil: "load" });
     await page.waitForSelector("#nodes [data-key=edge-1]");
     await body(page);
     assert.deepEqual(trouble, []);
   } catch (error) {
-    console.error([...trouble, stage.demo.log()].join("\n"));
+    console.error([...trouble, door.log()].join("\n"));
     throw error;
   } finally {
     await page.close();
@@ -112,6 +116,41 @@ test("a drain moves a viewer while the page shows its progress", () =>
       await until(`${edge} takes legs again`, async () => /joining|serving/.test(await nodeState(page, edge)));
     });
   }));
+
+test("while MongoDB does not answer the page says since when, and what is as old as that", async () => {
+  const cluster = await startCluster();
+  try {
+    await withDashboard(
+      async (page) => {
+        const notice = '[data-notice="store"]';
+        await until("the page hears of events", async () => (await text(page, "#live")) === "live");
+        assert.equal(await page.$(notice), null);
+
+        cluster.freezeStore();
+        await until("the page says so", () => page.$(notice));
+        const said = await text(page, notice);
+        assert.match(said, /^MongoDB does not answer since \d\d:\d\d:\d\d\./);
+        for (const part of ["Records", "reported loads", "what other doors carry", "drains hold"]) {
+          assert.ok(said.includes(part), `${part} in ${said}`);
+        }
+        await until("the event is shown", async () => (await text(page, "#events ol")).includes("the record store is away"));
+
+        await page.click('[aria-label="Drain edge-2"]');
+        await page.waitForSelector("#drain[open]");
+        await page.click("#drain button[value=drain]");
+        await until("edge-2 drains all the same", async () => (await nodeState(page, "edge-2")) === "draining");
+
+        cluster.thawStore();
+        await until("the notice is gone", async () => !(await page.$(notice)));
+        await until("the event is shown", async () => (await text(page, "#events ol")).includes("the record store is up"));
+        await until("edge-2 is drained", async () => (await nodeState(page, "edge-2")) === "drained");
+      },
+      { door: cluster },
+    );
+  } finally {
+    await cluster.stop();
+  }
+});
 
 test("what the API refuses is said where it was asked for", () =>
   withDashboard(

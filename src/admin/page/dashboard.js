@@ -106,7 +106,7 @@ function showDoor(door, capacity) {
   document.title = `Forebay: ${door.name}`;
   const away = door.store.status === "away";
   const since_ = away && door.store.away_since ? ` since ${clock(door.store.away_since)}` : "";
-  notice("store", away ? `MongoDB does not answer${since_}. Streams go on and known ones are placed; records, and what other doors carry, are as old as that.` : null);
+  notice("store", away ? `MongoDB does not answer${since_}. Streams go on and known ones are placed; drains hold, but move nobody. Records, reported loads, and what other doors carry, are as old as that.` : null);
   const odd = door.peers.filter((peer) => !peer.agrees).map((peer) => peer.name);
   notice("peers", odd.length ? `Other doors know other nodes: ${odd.join(", ")}. They place differently.` : null);
   const left = door.drain && (door.drain.drained ? "It is empty." : `${plural(door.drain.sessions, "session")} left, at most ${span(new Date(door.drain.deadline) - Date.now())}.`);

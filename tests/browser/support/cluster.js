@@ -22,12 +22,15 @@ const NODES = [
 ];
 const START_WITHIN_MS = 20_000;
 
-/** Two origins and two edges behind a door. It stands in for the demo of a `Stage`; `kill(node)` ends one at once. */
+/**
+ * Two origins and two edges behind a door. It stands in for the demo of a `Stage`; `kill(node)` ends one at once, and
+ * `freezeStore()` stops its mongod until `thawStore()`.
+ */
 export async function startCluster() {
   const directory = await mkdtemp(join(tmpdir(), "forebay-cluster-"));
   const running = [];
   const nodes = new Map();
-  let door;
+  let door, mongod;
   const stop = async () => {
     await door?.stop().catch(() => {});
     await Promise.all(running.map(end));
@@ -35,7 +38,8 @@ export async function startCluster() {
   };
   try {
     const [store, port] = [await freePort("127.0.0.1"), await freePort(NODES[0][2])];
-    running.push(await startStore(directory, store));
+    mongod = await startStore(directory, store);
+    running.push(mongod);
     const mongo = `mongodb://127.0.0.1:${store}`;
     for (const [id, role, address] of NODES) {
       const child = spawn(BINARY, ["demo-node", "--role", role, "--bind", `${address}:${port}`, "--mongo", mongo, "--id", id], {
@@ -52,7 +56,14 @@ export async function startCluster() {
     throw error;
   }
   const webSocket = () => `${door.http.replace(/^http/, "ws")}/LiveApp/websocket`;
-  return { ...door, webSocket, stop, kill: (id) => end(nodes.get(id)) };
+  return {
+    ...door,
+    webSocket,
+    stop,
+    kill: (id) => end(nodes.get(id)),
+    freezeStore: () => mongod.kill("SIGSTOP"),
+    thawStore: () => mongod.kill("SIGCONT"),
+  };
 }
 
 async function startStore(directory, port) {

@@ -56,7 +56,7 @@ impl Rig {
         let cluster = Processes::start(shape, &nodes, &QUICK).await;
         let other = cluster.another_door(&QUICK).await;
         let (mut streams, mut publishers, mut viewers) = (Vec::new(), Vec::new(), Vec::new());
-        let mut homes = Vec::new();
+        let (mut origins, mut homes) = (Vec::new(), Vec::new());
         for number in 0..MOST_STREAMS {
             let stream = format!("s-{number}");
             publishers.push(publish([&cluster.door, &other][number % 2], &stream).await);
@@ -69,15 +69,25 @@ impl Rig {
             }
             viewers.push(play(&cluster.door, &stream).await);
             streams.push(stream);
+            if number + 1 < STREAMS {
+                continue;
+            }
+            eventually("all publishes are counted", async || {
+                let publishes = cluster.door.legs("publish").await;
+                let count = publishes.values().sum::<u64>();
+                origins = publishes.into_keys().collect();
+                count == publishers.len() as u64
+            })
+            .await;
             homes = cluster.door.legs("play").await.into_keys().collect();
-            if number + 1 >= STREAMS && homes.len() >= 2 {
+            if origins.len() == 2 && homes.len() >= 2 {
                 break;
             }
         }
-        let [waits, edge] = [homes[0].clone(), homes[1].clone()];
-        let origins = cluster.door.legs("publish").await;
-        assert_eq!((origins.len(), homes.len() >= 2), (2, true), "{origins:?}, {homes:?}");
-        let origin = origins.into_keys().next().expect("just counted");
+        let ([origin, _], [waits, edge, ..]) = (&origins[..], &homes[..]) else {
+            panic!("all streams meet on one node: {origins:?}, {homes:?}")
+        };
+        let [waits, edge, origin] = [waits, edge, origin].map(String::clone);
         let mut rig = Self { cluster, other, streams, publishers, viewers, waits, edge, origin };
         rig.fill_the_third_edge().await;
         rig
