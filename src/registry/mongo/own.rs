@@ -131,9 +131,12 @@ impl MongoStore {
                 doc! { "node": node.as_str(), "publish": i64::from(legs.publish), "play": i64::from(legs.play) }
             })
             .collect();
+        let drains: Option<Vec<Document>> = door.drains.as_ref().map(|drains| {
+            drains.iter().map(|(node, since_ms)| doc! { "node": node.as_str(), "since": since_ms }).collect()
+        });
         let fields = doc! {
             "name": &door.name, "public_url": door.public_url.clone(), "draining": door.draining,
-            "table": &door.table, "beat": door.beat, "legs": legs,
+            "table": &door.table, "beat": door.beat, "legs": legs, "drains": drains,
         };
         let filter = doc! { "_id": &door.id };
         // The server's clock, so that no door's clock decides which others are forgotten.
@@ -275,6 +278,7 @@ fn order(fields: &Document) -> Option<DrainOrder> {
 fn door_doc(document: &Document) -> Option<DoorDoc> {
     let text = |name: &str| document.get_str(name).ok().map(str::to_owned);
     let legs = document.get_array("legs").map(Vec::as_slice).unwrap_or_default();
+    let drains = document.get_array("drains").ok();
     Some(DoorDoc {
         id: text("_id")?,
         name: text("name")?,
@@ -283,7 +287,12 @@ fn door_doc(document: &Document) -> Option<DoorDoc> {
         table: text("table").unwrap_or_default(),
         beat: document.get("beat").and_then(wire::whole_number)?,
         legs: legs.iter().filter_map(Bson::as_document).filter_map(node_legs).collect(),
+        drains: drains.map(|drains| drains.iter().filter_map(Bson::as_document).filter_map(obeyed).collect()),
     })
+}
+
+fn obeyed(fields: &Document) -> Option<(NodeId, i64)> {
+    Some((fields.get_str("node").ok()?.parse().ok()?, fields.get("since").and_then(wire::whole_number)?))
 }
 
 fn node_legs(fields: &Document) -> Option<(NodeId, Legs)> {

@@ -62,6 +62,8 @@ pub(super) struct DoorDoc {
     pub(super) beat: i64,
     /// Legs that this door has placed, by node.
     pub(super) legs: Vec<(NodeId, Legs)>,
+    /// The drains that it obeys, each with its beginning: it places no leg there any more. `None`: it does not say.
+    pub(super) drains: Option<Vec<(NodeId, i64)>>,
 }
 
 /// A claim to place a stream (or a room) on an origin.

@@ -82,6 +82,15 @@ impl Peers {
         self.lock().values().filter(|peer| peer.lives(now)).filter(has).count()
     }
 
+    /// Whether every other door that lives places nothing on a node any more, for the drain that began at `since_ms`.
+    pub(super) fn all_obey(&self, node: &NodeId, since_ms: i64, now: Instant) -> bool {
+        let obeys = |peer: &Peer| {
+            let drains = peer.doc.drains.as_ref();
+            drains.is_none_or(|drains| drains.iter().any(|(of, since)| of == node && *since == since_ms))
+        };
+        self.lock().values().filter(|peer| peer.lives(now)).all(obeys)
+    }
+
     /// Those that live, as other rooms see them.
     /// `heard_until` is when they could be heard last.
     pub(in crate::registry) fn views(&self, table: &str, heard_until: Instant, now: Instant) -> Vec<DoorView> {
@@ -136,7 +145,24 @@ mod tests {
             table: "1".into(),
             beat,
             legs: vec![(node, Legs { publish: 0, play })],
+            drains: Some(Vec::new()),
         }
+    }
+
+    #[test]
+    fn a_door_that_has_not_heard_of_a_drain_does_not_obey_it_and_one_that_is_gone_is_not_waited_for() {
+        let (peers, t0, node) = (Peers::default(), Instant::now(), "edge-1".parse::<NodeId>().unwrap());
+        let obeying = |beat, since| DoorDoc { drains: Some(vec![(node.clone(), since)]), ..door("a", beat, 0) };
+        let older = DoorDoc { drains: None, ..door("older", 1, 0) };
+        assert!(peers.all_obey(&node, 7, t0), "nobody else is there");
+        peers.take(vec![door("a", 1, 0), older.clone()], "self", "1", t0);
+        assert!(!peers.all_obey(&node, 7, t0));
+        peers.take(vec![obeying(2, 6), older.clone()], "self", "1", t0);
+        assert!(!peers.all_obey(&node, 7, t0), "that was another drain of it");
+        peers.take(vec![obeying(3, 7), older], "self", "1", t0);
+        assert!(peers.all_obey(&node, 7, t0), "one that says nothing is not waited for");
+        peers.take(vec![door("a", 4, 0)], "self", "1", t0);
+        assert!(!peers.all_obey(&node, 7, t0) && peers.all_obey(&node, 7, t0 + SILENCE));
     }
 
     #[test]

@@ -124,7 +124,10 @@ impl Steward {
     }
 
     fn heartbeat(&self) -> DoorDoc {
-        let book = self.inner.book();
+        let orders = self.inner.drains.orders();
+        let mut book = self.inner.book();
+        // What it says to obey, it obeys: no leg is placed there between this and the count of its legs.
+        book.set_drains(&self.inner.drains.wishes(), clock::now());
         DoorDoc {
             id: self.inner.door.id.clone(),
             name: self.inner.door.name.clone(),
@@ -133,6 +136,7 @@ impl Steward {
             table: table(book.view()),
             beat: self.beat,
             legs: book.own_legs().into_iter().collect(),
+            drains: Some(orders.into_iter().map(|(node, order, _)| (node, order.since_ms)).collect()),
         }
     }
 
@@ -164,14 +168,17 @@ impl Steward {
                 (true, true) => self.live_streams(&snapshot, node).await,
                 _ => inner.drains.view(node, crate::registry::Kept::Memory).and_then(|view| view.streams),
             };
-            standing.push((node.clone(), legs, doors, streams, publishes));
+            let known = inner.peers.all_obey(node, order.since_ms, inner.heard_until());
+            standing.push((node.clone(), legs, doors, streams, publishes, known));
         }
         inner.drains.note(|node| {
             let stands = standing.iter().find(|(of, ..)| of == node);
-            stands.map_or((Legs::default(), 0, None), |(_, legs, doors, streams, _)| (*legs, *doors, *streams))
+            stands.map_or((Legs::default(), 0, None), |(_, legs, doors, streams, ..)| (*legs, *doors, *streams))
         });
-        for (node, legs, _, streams, publishes) in standing {
-            let is_empty = legs == Legs::default() && (!publishes || streams == Some(0) || inner.source.is_none());
+        for (node, legs, _, streams, publishes, known) in standing {
+            // A door that does not know of the drain yet may be placing a leg there now.
+            let is_empty =
+                known && legs == Legs::default() && (!publishes || streams == Some(0) || inner.source.is_none());
             if is_empty && exchanged {
                 self.drained(&node).await;
             }
