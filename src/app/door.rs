@@ -214,7 +214,8 @@ impl Door {
         let health = at.health.map_or_else(String::new, |address| format!(" health=http://{address}"));
         let (admin, pid) = (at.admin, std::process::id());
         let mut stdout = std::io::stdout().lock();
-        let line = format!("ready http={http} admin=http://{admin} media={media} pid={pid}{health}\n");
+        let scheme = if self.rooms.config.now().admin.tls.is_some() { "https" } else { "http" };
+        let line = format!("ready http={http} admin={scheme}://{admin} media={media} pid={pid}{health}\n");
         let said = stdout.write_all(line.as_bytes()).and_then(|()| stdout.flush());
         if self.is_first {
             said?;

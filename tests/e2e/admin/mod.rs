@@ -2,6 +2,7 @@
 
 mod commands;
 mod events;
+mod mutual_tls;
 mod reading;
 mod traces;
 
