@@ -4,6 +4,7 @@ mod commands;
 mod events;
 mod mutual_tls;
 mod reading;
+mod saturation;
 mod traces;
 
 use serde_json::Value;
