@@ -281,7 +281,7 @@ fn tell_move(directory: &Directory, event: &relay::Event) {
 /// How the relay is reached, as sessions tell clients and nodes.
 fn relay_side(media: &Media, config: &Config) -> Arc<RelaySide> {
     Arc::new(RelaySide {
-        public: media.public().to_vec(),
+        public: media.public().as_ref().clone(),
         private: media.private(),
         node_ports: config.media.node_ports.clone(),
     })
