@@ -81,6 +81,8 @@ cost = 0.000001
 sessions = 100000
 sessions_per_client = 100000
 messages_per_second = 1000000
+[media]
+mode = "direct"
 [telemetry]
 log = "{log}"
 [door]
