@@ -1,4 +1,8 @@
-//! Sockets as every room wants them: listening with a backlog, and noticing a dead peer in seconds, not hours.
+//! Sockets as every room wants them: listening with a backlog, and noticing a dead peer in seconds, not hours; and what the
+//! door's own requests and certificates need.
+
+pub mod ask;
+pub mod pem;
 
 use std::{io, net::SocketAddr, sync::mpsc, thread, time::Duration};
 
