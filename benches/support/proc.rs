@@ -35,19 +35,19 @@ impl Proc {
         Ok((Self { name, address, children: Vec::new(), child }, line))
     }
 
-    /// `forebay serve` with this configuration; its log goes to `NAME/door.log` in `dir`.
+    /// `forebay serve` with this configuration, in a directory of its own, since the door watches that; its log goes to
+    /// `NAME.log` in `dir`.
     pub(crate) fn door(name: &'static str, program: &Path, config: &str, dir: &Path) -> io::Result<Self> {
-        let dir = dir.join(name);
-        fs::create_dir_all(&dir)?;
-        let file = dir.join("forebay.toml");
+        fs::create_dir_all(dir.join(name))?;
+        let file = dir.join(name).join("forebay.toml");
         fs::write(&file, config)?;
-        let log = fs::File::create(dir.join("door.log"))?;
+        let log = fs::File::create(dir.join(format!("{name}.log")))?;
         let mut command = Command::new(program);
         command.args(["serve", "--config"]).arg(&file).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         let mut child = command.spawn()?;
         let line = first_line(&mut child)?;
         let address = line.split_once("http=http://").and_then(|(_, rest)| rest.split(' ').next()?.parse().ok());
-        let unready = || io::Error::other(format!("no ready line: {line:?}; see {}/door.log", dir.display()));
+        let unready = || io::Error::other(format!("no ready line: {line:?}; see {}/{name}.log", dir.display()));
         Ok(Self { name, address: address.ok_or_else(unready)?, children: Vec::new(), child })
     }
 
