@@ -26,7 +26,7 @@ const PACE: Duration = Duration::from_millis(500);
 /// New clients between two looks at everything.
 const CLIENTS: usize = 8;
 /// Streams, at least; and at most, until several edges play some.
-const STREAMS: usize = 4;
+const STREAMS: usize = 3;
 const MOST_STREAMS: usize = 12;
 /// How often a new client asks again, as SDKs do, until a busy machine's node has an offer for it.
 const ASKS: usize = 5;
