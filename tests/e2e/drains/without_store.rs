@@ -168,6 +168,7 @@ impl Rig {
     async fn look(&self, stopped: Instant) {
         self.nobody_has_been_ended();
         for door in self.doors() {
+            let away = stopped.elapsed();
             let view = door.admin_get("/v1/door").await;
             assert_eq!(view["store"]["status"], "away", "{view}");
             assert!(view["store"]["away_since"].is_string(), "since when is said: {view}");
@@ -175,7 +176,7 @@ impl Rig {
             let peers = view["peers"].as_array().expect("a list");
             assert_eq!(peers.len(), 1, "the other door is not forgotten: {view}");
             let age = Duration::from_millis(peers[0]["age_ms"].as_u64().expect("a number"));
-            assert!(age + Duration::from_secs(5) > stopped.elapsed(), "it says how old that is: {view}");
+            assert!(age + PACE > away, "it says how old that is: {view}");
             assert_eq!(door.node(&self.waits).await["state"], "draining");
             for stream in &self.streams {
                 let explained = door.explain("play", stream).await;
