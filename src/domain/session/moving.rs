@@ -297,6 +297,7 @@ impl Session {
     pub(super) fn confirm_move(&mut self, at: usize, now: Instant) {
         let leg = &mut self.legs[at];
         let Some(moving) = leg.moving.take() else { return };
+        self.revision = self.revision.wrapping_add(1);
         leg.avoid = Vec::new();
         let (Some(kind), Some(stream), Some(node)) =
             (leg.purpose.kind(), leg.stream.clone(), leg.stage.node().cloned())
@@ -332,9 +333,11 @@ impl Session {
         }
     }
 
-    fn tell_gap(&mut self, at: usize, now: Instant) {
+    pub(super) fn tell_gap(&mut self, at: usize, now: Instant) {
         let leg = &mut self.legs[at];
         let (Some(gap), Some(kind)) = (leg.gap.take(), leg.purpose.kind()) else { return };
+        // Until others see that it has arrived, no drain asks it to go on.
+        self.revision = self.revision.wrapping_add(1);
         self.fact(Fact::Gap { kind, gap: now.saturating_duration_since(gap.last) });
     }
 

@@ -70,6 +70,17 @@ fn a_play_is_served_by_its_old_edge_until_the_new_one_has_made_its_offer() {
 }
 
 #[test]
+fn others_hear_that_a_moved_leg_has_media_again() {
+    let mut bench = playing();
+    let now = bench.now;
+    bench.session.legs[0].gap = Some(leg::Gap { last: now, closed_at: now, closed: Vec::new() });
+    let (before, moving) = (bench.session.revision(), bench.views()[0].moving);
+    bench.session.tell_gap(0, now);
+    assert_eq!((moving, bench.views()[0].moving), (true, false));
+    assert_ne!(bench.session.revision(), before, "else a drain would take it for one that is still on its way");
+}
+
+#[test]
 fn a_publisher_is_stopped_on_its_old_origin_before_the_new_one_is_asked() {
     let mut bench = publishing();
     bench.take(leave("o1", Kind::Publish)).place_on("o2").said();

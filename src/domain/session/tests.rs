@@ -17,8 +17,8 @@ const ANSWER: &str = r#"{"command":"takeConfiguration","streamId":"s","type":"an
 
 /// A session with its clock, and what it has said since it was last asked.
 pub(super) struct Bench {
-    session: Session,
-    now: Instant,
+    pub(super) session: Session,
+    pub(super) now: Instant,
     pub(super) said: Vec<Output>,
     facts: Vec<Fact>,
 }
@@ -45,7 +45,10 @@ impl Bench {
     }
 
     pub(super) fn take(&mut self, input: Input) -> &mut Self {
+        let before = (self.session.revision(), self.views());
         self.session.handle(input, self.now);
+        let same = self.session.revision() == before.0;
+        assert!(!same || self.views() == before.1, "legs that look different are another revision");
         while let Some(output) = self.session.poll_output() {
             self.said.push(output);
         }
