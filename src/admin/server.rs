@@ -151,8 +151,6 @@ async fn serve(listener: TcpListener, tls: Option<Tls>, inner: Inner) {
 
 /// Serves one connection, after its handshake if there is one. A caller that goes away is no event.
 async fn greet(stream: TcpStream, address: SocketAddr, tls: Option<&Tls>, router: Router) {
-    // A listener of events hears of the end of its connection by its writes.
-    let _ = net::tune(&stream);
     let Some(tls) = tls else {
         let _ = connection(stream, Peer { address, over_tls: false, certificate: None }, router).await;
         return;

@@ -20,7 +20,6 @@ use super::{
 };
 use crate::{
     domain::{balance::BalanceSettings, ids::NodeId, limits::MAX_NODE_ID},
-    net::pem,
     telemetry::logs,
 };
 
@@ -252,15 +251,11 @@ fn telemetry(raw: raw::RawTelemetry, problems: &mut Problems) -> Telemetry {
     if let Err(why) = logs::check_filter(&log) {
         problems.add("telemetry.log", format!("{why}; write one such as \"info\" or \"info,forebay::sessions=debug\""));
     }
-    let otlp_ca = raw.otlp_ca.map(PathBuf::from);
-    if let Some(Err(why)) = otlp_ca.as_deref().map(pem::authorities) {
-        problems.add("telemetry.otlp_ca", why.to_string());
-    }
     Telemetry {
         log,
         json: raw.json.unwrap_or(false),
         otlp_endpoint: raw.otlp_endpoint,
-        otlp_ca,
+        otlp_ca: raw.otlp_ca.map(PathBuf::from),
         access_log: raw.access_log.unwrap_or(AccessLog::Redacted),
     }
 }

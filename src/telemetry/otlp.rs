@@ -88,6 +88,9 @@ impl Exporter {
         shutdown: &Shutdown,
     ) -> Self {
         let (queue, waiting) = mpsc::channel(QUEUE);
+        if let Err(error) = Asker::new(authorities.as_deref(), None) {
+            tracing::error!(%error, "telemetry.otlp_ca cannot be used: no trace is delivered until it can");
+        }
         let sender = Sender { endpoint, authorities, door, metrics: metrics.clone(), said: false };
         shutdown.spawn(sender.run(waiting, shutdown.child()));
         Self { queue, metrics }
