@@ -214,6 +214,15 @@ impl Worker {
                 Verdict::ToNode { pool, to } => self.wire.forward(nth, 1 + usize::from(pool), to),
                 Verdict::ToClient(ClientKey::Udp(to)) => self.wire.forward(nth, 0, to),
                 Verdict::ToClient(ClientKey::Tcp { conn, .. }) => self.tcp.to_client(conn, bytes),
+                Verdict::TranslatedToNode { pool, to } => {
+                    self.wire.send_other(self.core.translated(), 1 + usize::from(pool), to);
+                }
+                Verdict::TranslatedToClient(ClientKey::Udp(to)) => {
+                    self.wire.send_other(self.core.translated(), 0, to);
+                }
+                Verdict::TranslatedToClient(ClientKey::Tcp { conn, .. }) => {
+                    self.tcp.to_client(conn, self.core.translated());
+                }
                 // Counted by the core.
                 Verdict::Drop(_) => {}
             }

@@ -4,8 +4,8 @@ use super::{
     ClientKey, Core, DropReason, EventKind, FlowEnd, FlowState, POOL_SOCKETS,
     core::{Slot, Tombstone, nanos},
     flow::{Flow, OldPath, Path},
+    inheritance::Estate,
     settings::{LIVE, MAX_TOMBSTONES},
-    transport::Transport,
 };
 
 impl Core {
@@ -103,7 +103,7 @@ impl Core {
     }
 
     /// A private socket on which this node address means nobody else.
-    fn take_path(&mut self, transport: u32, backend: std::net::SocketAddr, now: u64) -> Result<Path, DropReason> {
+    pub(super) fn take_path(&mut self, transport: u32, backend: std::net::SocketAddr, now: u64) -> Result<Path, DropReason> {
         let session = self.transports[transport].session;
         let first = self.transports[transport].next_pool;
         for step in 0..POOL_SOCKETS {
@@ -134,10 +134,10 @@ impl Core {
         self.by_client.insert(flow.client, Slot::Tombstone(number));
         self.by_path.insert(flow.path, Slot::Tombstone(number));
         let until = now + nanos(self.settings.tombstone);
-        let Transport { session, id, .. } = self.transports[flow.transport];
-        let chosen_of = (flow.state == FlowState::Nominated).then_some(id);
-        let (client, path) = (flow.client, flow.path);
-        self.tombstones.push_back(Tombstone { number, until, client, path, session, chosen_of });
+        let transport = &self.transports[flow.transport];
+        let (session, client, path) = (transport.session, flow.client, flow.path);
+        let estate = (flow.state == FlowState::Nominated).then(|| Box::new(Estate::of(transport, flow)));
+        self.tombstones.push_back(Tombstone { number, until, client, path, session, estate });
     }
 
     /// Forgets what the oldest tombstone stands for, unless a new flow stands there by now.

@@ -10,8 +10,10 @@ use super::{
     ClientKey, Command, DropReason, Event, EventKind, FlowEnd, FlowState, POOL_SOCKETS, Refused, RelaySettings, Stats,
     TrafficCount, TransportId, Verdict,
     buckets::{Bucket, Rate, Sources},
+    demux::{Class, class},
     flow::{Flow, Path},
     hash::Seeded,
+    inheritance::Estate,
     settings::{EVENT_QUEUE, SWEEP_EVERY},
     slab::Slab,
     transport::{Media, Transport},
@@ -37,8 +39,8 @@ pub(super) struct Tombstone {
     pub(super) client: ClientKey,
     pub(super) path: Path,
     pub(super) session: SessionId,
-    /// Whose path it was, if both agents had chosen it.
-    pub(super) chosen_of: Option<TransportId>,
+    /// What the leg's next node may have of it, if both agents had chosen it.
+    pub(super) estate: Option<Box<Estate>>,
 }
 
 /// A session, as far as the relay knows it.
@@ -81,6 +83,8 @@ pub struct Core {
     pub(super) sources: Sources,
     pub(super) failures: Bucket,
     pub(super) events: VecDeque<Event>,
+    /// What [`Self::translated`] shows.
+    pub(super) translated: Vec<u8>,
     pub(super) next_sweep: u64,
     pub(super) slice: u32,
     pub(super) stats: Stats,
@@ -122,6 +126,7 @@ impl Core {
             failures: Bucket::default(),
             // All at once, so that no packet ever makes it grow.
             events: VecDeque::with_capacity(EVENT_QUEUE),
+            translated: Vec::new(),
             next_sweep: 0,
             slice: 0,
             stats: Stats::default(),
@@ -149,6 +154,9 @@ impl Core {
         match self.client_datagram(from, bytes, now) {
             Ok(path) => {
                 self.stats.traffic.to_node.add(bytes.len());
+                if class(bytes) == Some(Class::Stun) && self.translate_to_node(path, bytes) {
+                    return Verdict::TranslatedToNode { pool: path.pool, to: path.backend };
+                }
                 Verdict::ToNode { pool: path.pool, to: path.backend }
             }
             Err(reason) => self.drop_datagram(reason),
@@ -162,10 +170,18 @@ impl Core {
         match self.node_datagram(path, bytes, now) {
             Ok(client) => {
                 self.stats.traffic.to_client.add(bytes.len());
+                if class(bytes) == Some(Class::Stun) && self.translate_to_client(path, bytes) {
+                    return Verdict::TranslatedToClient(client);
+                }
                 Verdict::ToClient(client)
             }
             Err(reason) => self.drop_datagram(reason),
         }
+    }
+
+    /// What is to be sent in place of the datagram that was passed in last, where its verdict says so.
+    pub fn translated(&self) -> &[u8] {
+        &self.translated
     }
 
     /// Whether this tuple has a flow: an ICE-TCP connection without one after 5 s is to be closed.
@@ -272,6 +288,7 @@ impl Core {
         let first_stun = *held.first_stun.get_or_insert(now);
         match before {
             Media::Flowing { .. } => {}
+            Media::Awaited => held.media = Media::Awaited,
             Media::Silent => {
                 held.first_media = Some(now);
                 self.say(transport, EventKind::FirstMedia { after: Duration::from_nanos(now - first_stun) });

@@ -60,6 +60,8 @@ pub(super) struct Flow {
     pub(super) answered: bool,
     /// The controlling side chose this pair; it counts once the flow is validated.
     pub(super) chosen: bool,
+    /// It was inherited, and the node has not been heard there.
+    pub(super) untried: bool,
     /// Hash of the ufrag that the client's STUN named as its own.
     pub(super) claim: u64,
     pub(super) born: u64,
@@ -91,6 +93,7 @@ impl Flow {
             state: FlowState::New,
             answered: false,
             chosen: false,
+            untried: false,
             claim,
             born: now,
             last_stun: now,

@@ -96,6 +96,7 @@ impl Core {
             return Ok(candidate);
         }
         let flow = &mut self.flows[index];
+        flow.untried = false;
         if !flow.is_validated() && !flow.unproven.may_send(bytes.len()) {
             return Err(DropReason::Unproven);
         }

@@ -16,6 +16,8 @@ const USERNAME: u16 = 0x0006;
 const MESSAGE_INTEGRITY: u16 = 0x0008;
 const USE_CANDIDATE: u16 = 0x0025;
 const FINGERPRINT: u16 = 0x8028;
+/// Bytes that MESSAGE-INTEGRITY takes.
+const INTEGRITY: usize = 24;
 
 /// One transaction's id.
 pub type TransactionId = [u8; 12];
@@ -129,6 +131,33 @@ impl<'a> Message<'a> {
         constant_time::verify_slices_are_equal(hmac.sign().as_ref(), tag).is_ok()
     }
 
+    /// The same message with another USERNAME, where one is given, and another signature. What nothing authenticated,
+    /// after MESSAGE-INTEGRITY, is left out.
+    pub fn translated(&self, username: Option<&[u8]>, key: &Key) -> Vec<u8> {
+        let end = self.integrity.or(self.fingerprint).unwrap_or(self.bytes.len());
+        let mut said = self.bytes[..HEADER].to_vec();
+        let (mut at, mut renamed) = (HEADER, username);
+        while at < end {
+            let (kind, length) = (word(self.bytes, at).unwrap_or(0), usize::from(word(self.bytes, at + 2).unwrap_or(0)));
+            let next = at + 4 + length.next_multiple_of(4);
+            match renamed.filter(|_| kind == USERNAME) {
+                Some(name) => append(&mut said, USERNAME, name),
+                None => said.extend_from_slice(&self.bytes[at..next]),
+            }
+            if kind == USERNAME {
+                renamed = None;
+            }
+            at = next;
+        }
+        set_length(&mut said, INTEGRITY);
+        let tag = hmac::sign(&key.0, &said);
+        append(&mut said, MESSAGE_INTEGRITY, tag.as_ref());
+        set_length(&mut said, 8);
+        let value = crc32fast::hash(&said) ^ FINGERPRINT_XOR;
+        append(&mut said, FINGERPRINT, &value.to_be_bytes());
+        said
+    }
+
     fn find_attributes(&mut self) -> Result<(), Malformed> {
         let mut at = HEADER;
         for _ in 0..MAX_ATTRIBUTES {
@@ -169,6 +198,19 @@ impl Key {
     pub fn new(pwd: &str) -> Self {
         Self(hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, pwd.as_bytes()))
     }
+}
+
+fn append(bytes: &mut Vec<u8>, kind: u16, value: &[u8]) {
+    bytes.extend_from_slice(&kind.to_be_bytes());
+    bytes.extend_from_slice(&u16::try_from(value.len()).unwrap_or(u16::MAX).to_be_bytes());
+    bytes.extend_from_slice(value);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+}
+
+/// Writes the header's length as if `more` bytes followed.
+fn set_length(bytes: &mut [u8], more: usize) {
+    let length = body_length(bytes.len() + more).to_be_bytes();
+    bytes[2..4].copy_from_slice(&length);
 }
 
 /// What the header must say about a message of `total` bytes; no legal message is longer than the type can say.

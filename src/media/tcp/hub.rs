@@ -157,12 +157,14 @@ impl Hub {
         let Some((client, link)) = self.open.get(&conn) else { return };
         link.unqueue();
         // Whatever else it says, a frame of a client is never for another client.
-        if let Verdict::ToNode { pool, to } = core.from_client(*client, frame, now) {
-            link.prove();
-            let pool = &self.pool[usize::from(pool)];
-            if send(pool, frame, to).is_err() {
-                self.metrics.media_tcp_dropped(TcpDrop::SendError);
-            }
+        let (pool, to, said) = match core.from_client(*client, frame, now) {
+            Verdict::ToNode { pool, to } => (pool, to, frame),
+            Verdict::TranslatedToNode { pool, to } => (pool, to, core.translated()),
+            Verdict::ToClient(_) | Verdict::TranslatedToClient(_) | Verdict::Drop(_) => return,
+        };
+        link.prove();
+        if send(&self.pool[usize::from(pool)], said, to).is_err() {
+            self.metrics.media_tcp_dropped(TcpDrop::SendError);
         }
     }
 

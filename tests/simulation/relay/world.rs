@@ -9,7 +9,7 @@ use std::{
 use fastrand::Rng;
 use forebay::domain::{
     ids::SessionId,
-    relay::{ClientKey, Command, Core, DropReason, EventKind, RelaySettings, TransportId, TransportSpec, Verdict},
+    relay::{ClientKey, Command, Core, DropReason, EventKind, RelaySettings, TransportId, Verdict},
 };
 
 use super::{
@@ -157,8 +157,7 @@ impl World {
         let mut generation = Generation::new(id, SocketAddr::from((node, port)));
         generation.stays = self.peers[at].node_stays;
         let (client, known_port) = (self.rng.bool(), self.rng.bool());
-        let succeeds = self.peers[at].generations.last().map(|before| before.id);
-        let spec = TransportSpec { succeeds, ..generation.spec(session, client, known_port) };
+        let spec = generation.spec(session, client, known_port);
         self.core.command(Command::Open(spec), self.now).unwrap();
         self.heard.insert(id, BTreeSet::new());
         self.peers[at].generations.push(generation);
@@ -221,7 +220,10 @@ impl World {
         }
         match verdict {
             Verdict::Drop(reason) => self.count_named("drop", reason.as_str()),
-            Verdict::ToClient(_) => self.fail("a client's datagram went back to a client"),
+            Verdict::ToClient(_) | Verdict::TranslatedToClient(_) => {
+                self.fail("a client's datagram went back to a client")
+            }
+            Verdict::TranslatedToNode { .. } => self.fail("a leg that never moved was translated"),
             Verdict::ToNode { pool, to } => {
                 let named =
                     self.heard.iter().any(|(id, heard)| heard.contains(&from) && self.backend_of(*id) == Some(to));
@@ -234,7 +236,8 @@ impl World {
     fn at_pool(&mut self, pool: u8, from: SocketAddr, datagram: Datagram) {
         match self.core.from_node(pool, from, &datagram.bytes, self.now) {
             Verdict::Drop(reason) => self.count_named("drop", reason.as_str()),
-            Verdict::ToNode { .. } => self.fail("a node's datagram went to a node"),
+            Verdict::ToNode { .. } | Verdict::TranslatedToNode { .. } => self.fail("a node's datagram went to a node"),
+            Verdict::TranslatedToClient(_) => self.fail("a leg that never moved was translated"),
             Verdict::ToClient(ClientKey::Tcp { .. }) => self.fail("nobody connected"),
             Verdict::ToClient(ClientKey::Udp(to)) => {
                 let heard = self.heard.values().any(|heard| heard.contains(&to));
