@@ -23,7 +23,7 @@ use super::{
     wire::{SOCKETS, Wire},
 };
 use crate::{
-    domain::relay::{ClientKey, Command, Core, EventKind, Stats, Verdict},
+    domain::relay::{ClientKey, Command, Core, EventKind, Nomination, Stats, Verdict},
     telemetry::metrics::{Metrics, WireFacts},
 };
 
@@ -163,6 +163,9 @@ impl Worker {
         };
         let now = Instant::now();
         let taken = self.core.command(command, now);
+        if let Some(Nomination { pool, to, bytes }) = self.core.take_nomination() {
+            self.wire.send_other(&bytes, 1 + usize::from(pool), to);
+        }
         self.moved(now);
         if let (Err(why), Some((transport, session))) = (taken, transport) {
             self.metrics.media_command_refused(why);

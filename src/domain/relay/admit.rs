@@ -103,7 +103,12 @@ impl Core {
     }
 
     /// A private socket on which this node address means nobody else.
-    pub(super) fn take_path(&mut self, transport: u32, backend: std::net::SocketAddr, now: u64) -> Result<Path, DropReason> {
+    pub(super) fn take_path(
+        &mut self,
+        transport: u32,
+        backend: std::net::SocketAddr,
+        now: u64,
+    ) -> Result<Path, DropReason> {
         let session = self.transports[transport].session;
         let first = self.transports[transport].next_pool;
         for step in 0..POOL_SOCKETS {

@@ -7,8 +7,8 @@ use std::{
 };
 
 use super::{
-    ClientKey, Command, DropReason, Event, EventKind, FlowEnd, FlowState, POOL_SOCKETS, Refused, RelaySettings, Stats,
-    TrafficCount, TransportId, Verdict,
+    ClientKey, Command, DropReason, Event, EventKind, FlowEnd, FlowState, Nomination, POOL_SOCKETS, Refused,
+    RelaySettings, Stats, TrafficCount, TransportId, Verdict,
     buckets::{Bucket, Rate, Sources},
     demux::{Class, class},
     flow::{Flow, Path},
@@ -83,6 +83,10 @@ pub struct Core {
     pub(super) sources: Sources,
     pub(super) failures: Bucket,
     pub(super) events: VecDeque<Event>,
+    /// What the last command gave rise to.
+    pub(super) nomination: Option<Nomination>,
+    /// How many there were.
+    pub(super) checks_made: u64,
     /// What [`Self::translated`] shows.
     pub(super) translated: Vec<u8>,
     pub(super) next_sweep: u64,
@@ -126,6 +130,8 @@ impl Core {
             failures: Bucket::default(),
             // All at once, so that no packet ever makes it grow.
             events: VecDeque::with_capacity(EVENT_QUEUE),
+            nomination: None,
+            checks_made: 0,
             translated: Vec::new(),
             next_sweep: 0,
             slice: 0,
@@ -177,6 +183,12 @@ impl Core {
             }
             Err(reason) => self.drop_datagram(reason),
         }
+    }
+
+    /// A check to be sent to a node after a command: of a leg that was moved, whose client had chosen the tuple that it goes
+    /// on with. The client says so itself with its next check, up to 2.5 s later, and some nodes wait for that.
+    pub fn take_nomination(&mut self) -> Option<Nomination> {
+        self.nomination.take()
     }
 
     /// What is to be sent in place of the datagram that was passed in last, where its verdict says so.

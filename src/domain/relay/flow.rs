@@ -60,6 +60,8 @@ pub(super) struct Flow {
     pub(super) answered: bool,
     /// The controlling side chose this pair; it counts once the flow is validated.
     pub(super) chosen: bool,
+    /// The client is who chose it.
+    pub(super) chosen_by_client: bool,
     /// It was inherited, and the node has not been heard there.
     pub(super) untried: bool,
     /// Hash of the ufrag that the client's STUN named as its own.
@@ -93,6 +95,7 @@ impl Flow {
             state: FlowState::New,
             answered: false,
             chosen: false,
+            chosen_by_client: false,
             untried: false,
             claim,
             born: now,

@@ -197,6 +197,7 @@ impl Core {
         flow.last_rx = now;
         flow.unproven.received(length);
         flow.chosen |= request.use_candidate;
+        flow.chosen_by_client |= request.use_candidate;
         let (path, chosen) = (flow.path, flow.chosen && flow.state == FlowState::Validated);
         self.note_request(request, length);
         if chosen {

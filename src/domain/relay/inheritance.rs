@@ -18,9 +18,10 @@
 use std::net::SocketAddr;
 
 use super::{
-    ClientKey, Core, FlowState, TransportId,
+    ClientKey, Core, FlowState, Nomination, TransportId,
     core::{Slot, Tombstone},
-    flow::Flow,
+    flow::{Flow, Path},
+    stun::{self, Key},
     transport::{Remembered, Transport},
 };
 
@@ -30,13 +31,16 @@ pub(super) struct Estate {
     of: TransportId,
     /// Hash of the ufrag that its client named as its own.
     claim: u64,
+    /// The client is who chose it.
+    chosen_by_client: bool,
     /// Which requests have passed: under the same credentials their copies are still copies.
     remembered: Remembered,
 }
 
 impl Estate {
     pub(super) fn of(transport: &Transport, flow: &Flow) -> Self {
-        Self { of: transport.id, claim: flow.claim, remembered: transport.remembered.clone() }
+        let Flow { claim, chosen_by_client, .. } = *flow;
+        Self { of: transport.id, claim, chosen_by_client, remembered: transport.remembered.clone() }
     }
 }
 
@@ -45,56 +49,77 @@ impl Core {
     /// client's next check makes a flow as any other does.
     pub(super) fn inherit(&mut self, index: u32, now: u64) {
         let Transport { succeeds: Some(before), backend: Some(_), .. } = self.transports[index] else { return };
-        match self.by_id.get(&before).copied() {
+        let flow = match self.by_id.get(&before).copied() {
             Some(living) => self.take_over(index, living, now),
             None => self.inherit_from_dead(index, before, now),
+        };
+        if let Some(flow) = flow {
+            self.flows[flow].untried = true;
+            self.nominate_for_client(flow);
         }
     }
 
-    fn take_over(&mut self, index: u32, living: u32, now: u64) {
+    fn take_over(&mut self, index: u32, living: u32, now: u64) -> Option<u32> {
         if self.transports[living].session != self.transports[index].session {
-            return;
+            return None;
         }
         self.transports[index].remembered = self.transports[living].remembered.clone();
         let mut flows = self.transports[living].flows.copied();
-        let Some(flow) = flows.find(|flow| self.flows[*flow].state == FlowState::Nominated) else { return };
+        let flow = flows.find(|flow| self.flows[*flow].state == FlowState::Nominated)?;
         let claim = self.flows[flow].claim;
-        if self.is_claimed(index, claim) {
-            // Refused, it stays where it is, and the client's next check moves it.
-            if self.rebind(flow, index, claim, now).is_ok() {
-                self.flows[flow].untried = true;
-            }
-        }
+        // Refused, it stays where it is, and the client's next check moves it.
+        let moved = self.is_claimed(index, claim) && self.rebind(flow, index, claim, now).is_ok();
+        moved.then_some(flow)
     }
 
-    fn inherit_from_dead(&mut self, index: u32, before: TransportId, now: u64) {
+    fn inherit_from_dead(&mut self, index: u32, before: TransportId, now: u64) -> Option<u32> {
         let session = self.transports[index].session;
-        let is_of = |buried: &&Tombstone| buried.estate.as_ref().is_some_and(|estate| estate.of == before);
-        let buried = self.tombstones.iter().rev().filter(is_of);
-        let Some(buried) = buried.filter(|buried| buried.session == session && buried.until > now).next() else { return };
-        let Some(Estate { claim, remembered, .. }) = buried.estate.as_deref() else { return };
-        let (client, claim, number) = (buried.client, *claim, buried.number);
+        let is_of = |estate: &Estate| estate.of == before;
+        let is_left = |buried: &&Tombstone| buried.session == session && buried.estate.as_deref().is_some_and(is_of);
+        let buried = self.tombstones.iter().rev().find(is_left).filter(|buried| buried.until > now)?;
+        let Estate { claim, chosen_by_client, remembered, .. } = buried.estate.as_deref()?;
+        let (client, number, claim, chosen_by_client) = (buried.client, buried.number, *claim, *chosen_by_client);
         self.transports[index].remembered = remembered.clone();
         let is_untouched = self.by_client.get(&client) == Some(&Slot::Tombstone(number));
         // A connection was closed with its flow.
         let is_there = matches!(client, ClientKey::Udp(_)) && is_untouched;
         if !is_there || !self.is_claimed(index, claim) {
-            return;
+            return None;
         }
-        if let Ok(flow) = self.open_flow(index, client, claim, now) {
-            self.validate(flow, now);
-            self.flows[flow].untried = true;
-        }
+        let flow = self.open_flow(index, client, claim, now).ok()?;
+        self.validate(flow, now);
+        self.flows[flow].chosen_by_client = chosen_by_client;
+        Some(flow)
     }
 
     /// The node is at another port than it seemed when the tuple was inherited.
     pub(super) fn redirect(&mut self, index: u32, backend: SocketAddr, now: u64) {
         let Flow { transport, path: before, .. } = self.flows[index];
-        if let Ok(path) = self.take_path(transport, backend, now) {
+        let same = Path { backend, ..before };
+        let path = match self.by_path.get(&same) {
+            Some(Slot::Flow(_)) => self.take_path(transport, backend, now).ok(),
+            Some(Slot::Tombstone(_)) | None => Some(same),
+        };
+        if let Some(path) = path {
             self.by_path.remove(&before);
             self.by_path.insert(path, Slot::Flow(index));
             self.flows[index].path = path;
+            self.nominate_for_client(index);
         }
+    }
+
+    /// Tells the node what the client has chosen, if it is the client's to choose.
+    fn nominate_for_client(&mut self, index: u32) {
+        let Flow { transport, path: Path { pool, backend: to }, chosen_by_client: true, .. } = self.flows[index] else {
+            return;
+        };
+        let Transport { masked: Some(own), client: Some(client), .. } = &self.transports[transport] else { return };
+        let username = [&*own.ufrag, ":", client.named()].concat();
+        self.checks_made += 1;
+        let mut id = *b"for a client";
+        id[4..].copy_from_slice(&self.hash.of(&self.checks_made.to_be_bytes()).to_be_bytes());
+        let bytes = stun::nomination(username.as_bytes(), id, &Key::new(&own.pwd));
+        self.nomination = Some(Nomination { pool, to, bytes });
     }
 
     /// Whether a tuple whose client named itself so may be of this transport's client.

@@ -151,6 +151,17 @@ pub enum Verdict {
     Drop(DropReason),
 }
 
+/// A check that the relay sends in a client's name: see [`super::Core::take_nomination`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Nomination {
+    /// Index of the pool socket, below [`super::POOL_SOCKETS`].
+    pub pool: u8,
+    /// The session's node.
+    pub to: SocketAddr,
+    /// The message.
+    pub bytes: Vec<u8>,
+}
+
 /// Something that a session or an operator wants to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {

@@ -11,7 +11,8 @@
 //! a packet of a live flow is dropped without an answer. What is passed on is passed on byte for byte, but for the STUN
 //! of a leg that was moved, whose client and node know each other by other names (`mask`).
 //!
-//! The core answers with a [`Verdict`] and never sends: the thread that owns the sockets does.
+//! The core answers with a [`Verdict`] and never sends: the thread that owns the sockets does. Of its own it says one thing
+//! only, a [`Nomination`].
 
 mod admit;
 mod buckets;
@@ -42,7 +43,10 @@ pub use self::{
     credentials::Credentials,
     facts::{FlowFacts, MediaState, SessionFacts, TransportFacts},
     flow::FlowState,
-    io::{ClientKey, Command, Event, EventKind, FlowEnd, Predecessor, Refused, TransportEnd, TransportId, TransportSpec, Verdict},
+    io::{
+        ClientKey, Command, Event, EventKind, FlowEnd, Nomination, Predecessor, Refused, TransportEnd, TransportId,
+        TransportSpec, Verdict,
+    },
     settings::{POOL_SOCKETS, RelaySettings},
     stats::{DropReason, Stats, Traffic, TrafficCount},
 };

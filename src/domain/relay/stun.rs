@@ -138,7 +138,8 @@ impl<'a> Message<'a> {
         let mut said = self.bytes[..HEADER].to_vec();
         let (mut at, mut renamed) = (HEADER, username);
         while at < end {
-            let (kind, length) = (word(self.bytes, at).unwrap_or(0), usize::from(word(self.bytes, at + 2).unwrap_or(0)));
+            let (kind, length) =
+                (word(self.bytes, at).unwrap_or(0), usize::from(word(self.bytes, at + 2).unwrap_or(0)));
             let next = at + 4 + length.next_multiple_of(4);
             match renamed.filter(|_| kind == USERNAME) {
                 Some(name) => append(&mut said, USERNAME, name),
@@ -149,12 +150,7 @@ impl<'a> Message<'a> {
             }
             at = next;
         }
-        set_length(&mut said, INTEGRITY);
-        let tag = hmac::sign(&key.0, &said);
-        append(&mut said, MESSAGE_INTEGRITY, tag.as_ref());
-        set_length(&mut said, 8);
-        let value = crc32fast::hash(&said) ^ FINGERPRINT_XOR;
-        append(&mut said, FINGERPRINT, &value.to_be_bytes());
+        finish(&mut said, key);
         said
     }
 
@@ -198,6 +194,32 @@ impl Key {
     pub fn new(pwd: &str) -> Self {
         Self(hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, pwd.as_bytes()))
     }
+}
+
+/// The check by which a controlling agent chooses a pair. Its tie-breaker gives way: a node that controls as well keeps
+/// its role.
+pub fn nomination(username: &[u8], id: TransactionId, key: &Key) -> Vec<u8> {
+    /// Of a peer-reflexive candidate (RFC 8445 §5.1.2), which nobody's choice hangs on.
+    const PRIORITY: u32 = 110 << 24 | 0xffff << 8 | 255;
+    let mut said = vec![0, 1, 0, 0];
+    said.extend_from_slice(&MAGIC_COOKIE);
+    said.extend_from_slice(&id);
+    append(&mut said, USERNAME, username);
+    append(&mut said, 0x0024, &PRIORITY.to_be_bytes());
+    append(&mut said, 0x802a, &[0; 8]);
+    append(&mut said, USE_CANDIDATE, &[]);
+    finish(&mut said, key);
+    said
+}
+
+/// Adds MESSAGE-INTEGRITY and FINGERPRINT.
+fn finish(said: &mut Vec<u8>, key: &Key) {
+    set_length(said, INTEGRITY);
+    let tag = hmac::sign(&key.0, said);
+    append(said, MESSAGE_INTEGRITY, tag.as_ref());
+    set_length(said, 8);
+    let value = crc32fast::hash(said) ^ FINGERPRINT_XOR;
+    append(said, FINGERPRINT, &value.to_be_bytes());
 }
 
 fn append(bytes: &mut Vec<u8>, kind: u16, value: &[u8]) {

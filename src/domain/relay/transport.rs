@@ -22,6 +22,11 @@ impl Client {
         Self { ufrag: hash.of(credentials.ufrag.as_bytes()), credentials: credentials.clone() }
     }
 
+    /// What it calls itself.
+    pub(super) fn named(&self) -> &str {
+        &self.credentials.ufrag
+    }
+
     /// What it answers checks with.
     pub(super) fn key(&self) -> Key {
         Key::new(&self.credentials.pwd)
