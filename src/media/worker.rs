@@ -163,9 +163,6 @@ impl Worker {
         };
         let now = Instant::now();
         let taken = self.core.command(command, now);
-        if let Some(Nomination { pool, to, bytes }) = self.core.take_nomination() {
-            self.wire.send_other(&bytes, 1 + usize::from(pool), to);
-        }
         self.moved(now);
         if let (Err(why), Some((transport, session))) = (taken, transport) {
             self.metrics.media_command_refused(why);
@@ -192,6 +189,7 @@ impl Worker {
         let (moved, more) = self.tcp.serve(&mut self.core);
         self.more_frames = more;
         if moved {
+            self.nominate();
             self.moved(Instant::now());
             self.tell_events();
         }
@@ -231,8 +229,15 @@ impl Worker {
             }
         }
         self.wire.flush();
+        self.nominate();
         self.moved(now);
         self.tell_events();
+    }
+
+    fn nominate(&mut self) {
+        while let Some(Nomination { pool, to, bytes }) = self.core.poll_nomination() {
+            self.wire.send_other(&bytes, 1 + usize::from(pool), to);
+        }
     }
 
     fn moved(&mut self, now: Instant) {

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use super::{
     Core, Credentials, EventKind, FlowEnd, Refused, TransportEnd, TransportId, TransportSpec,
+    flow::Heritage,
     settings::{MAX_SAME_UFRAG, MAX_TRANSPORTS_PER_SESSION},
     transport::{Client, Media, Transport, check_credentials, check_node, shown},
 };
@@ -61,7 +62,7 @@ impl Core {
             return Ok(());
         }
         for flow in self.transports[index].flows.copied() {
-            if self.flows[flow].untried {
+            if self.flows[flow].heritage == Heritage::Untried {
                 self.redirect(flow, backend, now);
             } else if !self.flows[flow].is_validated() {
                 // The client's next check opens it again, towards the new port.

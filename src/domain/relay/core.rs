@@ -83,8 +83,8 @@ pub struct Core {
     pub(super) sources: Sources,
     pub(super) failures: Bucket,
     pub(super) events: VecDeque<Event>,
-    /// What the last command gave rise to.
-    pub(super) nomination: Option<Nomination>,
+    /// What is to be said to nodes in their clients' names.
+    pub(super) nominations: VecDeque<Nomination>,
     /// How many there were.
     pub(super) checks_made: u64,
     /// What [`Self::translated`] shows.
@@ -130,7 +130,7 @@ impl Core {
             failures: Bucket::default(),
             // All at once, so that no packet ever makes it grow.
             events: VecDeque::with_capacity(EVENT_QUEUE),
-            nomination: None,
+            nominations: VecDeque::new(),
             checks_made: 0,
             translated: Vec::new(),
             next_sweep: 0,
@@ -185,10 +185,11 @@ impl Core {
         }
     }
 
-    /// A check to be sent to a node after a command: of a leg that was moved, whose client had chosen the tuple that it goes
-    /// on with. The client says so itself with its next check, up to 2.5 s later, and some nodes wait for that.
-    pub fn take_nomination(&mut self) -> Option<Nomination> {
-        self.nomination.take()
+    /// A check to be sent to a node, after what the datagrams before it gave rise to: of a leg that was moved, whose client
+    /// had chosen the tuple that it goes on with. The client says so itself with its next check, up to 2.5 s later, and some
+    /// nodes wait for that. Poll until `None` after each batch.
+    pub fn poll_nomination(&mut self) -> Option<Nomination> {
+        self.nominations.pop_front()
     }
 
     /// What is to be sent in place of the datagram that was passed in last, where its verdict says so.

@@ -4,7 +4,7 @@ use super::{
     ClientKey, Core, DropReason, EventKind, FlowEnd, FlowState,
     core::{Slot, nanos},
     demux::{Class, class},
-    flow::{Asked, Flow, Path},
+    flow::{Asked, Flow, Heritage, Path},
     settings::{LIVE, MAX_DATAGRAM},
     stun::{Key, Kind, Message},
     transport::Media,
@@ -147,6 +147,9 @@ impl Core {
         }
         if message.kind() == Kind::Success && asked != Asked::OnOldPath {
             self.validate(index, now);
+            if self.flows[index].heritage != Heritage::None {
+                self.nominate_for_client(index);
+            }
         }
         if asked == Asked::InPlaceOfAnother
             && let Some(deserted) = self.deserted(transport, now)

@@ -20,7 +20,8 @@ use std::net::SocketAddr;
 use super::{
     ClientKey, Core, FlowState, Nomination, TransportId,
     core::{Slot, Tombstone},
-    flow::{Flow, Path},
+    flow::{Flow, Heritage, Path},
+    settings::NOMINATIONS,
     stun::{self, Key},
     transport::{Remembered, Transport},
 };
@@ -54,8 +55,7 @@ impl Core {
             None => self.inherit_from_dead(index, before, now),
         };
         if let Some(flow) = flow {
-            self.flows[flow].untried = true;
-            self.nominate_for_client(flow);
+            self.flows[flow].heritage = Heritage::Untried;
         }
     }
 
@@ -104,22 +104,24 @@ impl Core {
             self.by_path.remove(&before);
             self.by_path.insert(path, Slot::Flow(index));
             self.flows[index].path = path;
-            self.nominate_for_client(index);
         }
     }
 
-    /// Tells the node what the client has chosen, if it is the client's to choose.
-    fn nominate_for_client(&mut self, index: u32) {
-        let Flow { transport, path: Path { pool, backend: to }, chosen_by_client: true, .. } = self.flows[index] else {
+    /// Tells the node what the client has chosen, now that both know that the path works: some stacks (seen: rtc-ice) make
+    /// nothing of it earlier.
+    pub(super) fn nominate_for_client(&mut self, index: u32) {
+        let Flow { transport, path: Path { pool, backend: to }, chosen_by_client, .. } = self.flows[index];
+        self.flows[index].heritage = Heritage::None;
+        if !chosen_by_client || self.nominations.len() >= NOMINATIONS {
             return;
-        };
+        }
         let Transport { masked: Some(own), client: Some(client), .. } = &self.transports[transport] else { return };
         let username = [&*own.ufrag, ":", client.named()].concat();
         self.checks_made += 1;
         let mut id = *b"for a client";
         id[4..].copy_from_slice(&self.hash.of(&self.checks_made.to_be_bytes()).to_be_bytes());
         let bytes = stun::nomination(username.as_bytes(), id, &Key::new(&own.pwd));
-        self.nomination = Some(Nomination { pool, to, bytes });
+        self.nominations.push_back(Nomination { pool, to, bytes });
     }
 
     /// Whether a tuple whose client named itself so may be of this transport's client.

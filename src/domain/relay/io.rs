@@ -151,7 +151,7 @@ pub enum Verdict {
     Drop(DropReason),
 }
 
-/// A check that the relay sends in a client's name: see [`super::Core::take_nomination`].
+/// A check that the relay sends in a client's name: see [`super::Core::poll_nomination`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Nomination {
     /// Index of the pool socket, below [`super::POOL_SOCKETS`].
