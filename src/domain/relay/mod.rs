@@ -28,6 +28,8 @@ mod hash;
 mod inheritance;
 mod io;
 mod mask;
+#[cfg(test)]
+mod moved_tests;
 mod settings;
 mod slab;
 mod stats;

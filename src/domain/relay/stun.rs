@@ -441,6 +441,26 @@ mod tests {
         }
 
         #[test]
+        fn a_translation_changes_name_and_signature_and_nothing_else(
+            name in "[a-z]{4,40}:[a-z]{4,40}", other in "[a-z]{4,40}:[a-z]{4,40}", nominate: bool,
+            unknown in prop::collection::vec(any::<u8>(), 0..40),
+        ) {
+            let with = |name: &str, pwd: &str| {
+                let mut datagram = message(1, ID, name, nominate, pwd);
+                datagram.truncate(datagram.len() - 32);
+                attribute(&mut datagram, 0xc057, &unknown);
+                sign(&mut datagram, pwd);
+                fingerprint(&mut datagram);
+                datagram
+            };
+            let (datagram, expected) = (with(&name, PWD), with(&other, "another-password-of-22"));
+            let read = Message::parse(&datagram).unwrap();
+            let other_key = Key::new("another-password-of-22");
+            prop_assert_eq!(read.translated(Some(other.as_bytes()), &other_key), expected);
+            prop_assert_eq!(read.translated(None, &other_key), with(&name, "another-password-of-22"));
+        }
+
+        #[test]
         fn what_is_written_is_read_back(
             id: [u8; 12], own in "[a-zA-Z0-9+/]{4,256}", other in "[a-zA-Z0-9+/]{4,256}", nominate: bool,
             pwd in "[a-zA-Z0-9+/]{22,256}",
