@@ -87,6 +87,8 @@ pub struct Core {
     pub(super) nominations: VecDeque<Nomination>,
     /// How many there were.
     pub(super) checks_made: u64,
+    /// The transport of the request that has just passed, if its node knows itself by another name.
+    pub(super) masked_request: Option<u32>,
     /// What [`Self::translated`] shows.
     pub(super) translated: Vec<u8>,
     pub(super) next_sweep: u64,
@@ -132,6 +134,7 @@ impl Core {
             events: VecDeque::with_capacity(EVENT_QUEUE),
             nominations: VecDeque::new(),
             checks_made: 0,
+            masked_request: None,
             translated: Vec::new(),
             next_sweep: 0,
             slice: 0,
@@ -160,7 +163,9 @@ impl Core {
         match self.client_datagram(from, bytes, now) {
             Ok(path) => {
                 self.stats.traffic.to_node.add(bytes.len());
-                if class(bytes) == Some(Class::Stun) && self.translate_to_node(path, bytes) {
+                if let Some(transport) = self.masked_request.take()
+                    && self.translate_to_node(transport, bytes)
+                {
                     return Verdict::TranslatedToNode { pool: path.pool, to: path.backend };
                 }
                 Verdict::ToNode { pool: path.pool, to: path.backend }

@@ -221,6 +221,9 @@ impl Core {
     fn note_request(&mut self, request: Authenticated, length: usize) {
         let transport = &mut self.transports[request.transport];
         transport.remembered.note(request.transaction);
+        if transport.masked.is_some() {
+            self.masked_request = Some(request.transport);
+        }
         transport.traffic.to_node.add(length);
     }
 

@@ -21,15 +21,12 @@ use super::{
 };
 
 impl Core {
-    /// Whether a client's STUN reads otherwise to the node on this path; if so, it stands in `translated`.
-    pub(super) fn translate_to_node(&mut self, path: Path, bytes: &[u8]) -> bool {
-        let Some((Transport { server, masked: Some(own), .. }, message)) = self.masked_on(path, bytes) else {
-            return false;
-        };
-        let Some((named, client)) = message.ufrags().filter(|_| message.kind() == Kind::Request) else { return false };
-        if named != server.ufrag.as_bytes() || !message.is_authentic(&Key::new(&server.pwd)) {
-            return false;
-        }
+    /// Whether a client's request, authenticated for this transport, reads otherwise to the node; if so, it stands in
+    /// `translated`.
+    pub(super) fn translate_to_node(&mut self, transport: u32, bytes: &[u8]) -> bool {
+        let Some(Transport { masked: Some(own), .. }) = self.transports.get(transport) else { return false };
+        let Ok(message) = Message::parse(bytes) else { return false };
+        let Some((_, client)) = message.ufrags() else { return false };
         let username = [own.ufrag.as_bytes(), b":", client].concat();
         let said = message.translated(Some(&username), &Key::new(&own.pwd));
         self.keep_translated(said)
@@ -37,34 +34,20 @@ impl Core {
 
     /// Whether a node's STUN on this path reads otherwise to its client; if so, it stands in `translated`.
     pub(super) fn translate_to_client(&mut self, path: Path, bytes: &[u8]) -> bool {
-        let Some((Transport { server, masked: Some(own), client, .. }, message)) = self.masked_on(path, bytes) else {
-            return false;
-        };
-        let said = match message.kind() {
-            Kind::Request => {
-                let (Some((client_ufrag, named)), Some(client)) = (message.ufrags(), client) else { return false };
-                let key = client.key();
-                if named != own.ufrag.as_bytes() || !message.is_authentic(&key) {
-                    return false;
-                }
-                let username = [client_ufrag, b":", server.ufrag.as_bytes()].concat();
-                message.translated(Some(&username), &key)
-            }
-            Kind::Success | Kind::Error if message.is_authentic(&Key::new(&own.pwd)) => {
-                message.translated(None, &Key::new(&server.pwd))
-            }
-            Kind::Success | Kind::Error | Kind::Indication => return false,
-        };
-        self.keep_translated(said)
+        let said = self.masked_on(path).find_map(|transport| in_clients_words(transport, &Message::parse(bytes).ok()?));
+        said.is_some_and(|said| self.keep_translated(said))
     }
 
-    /// The transport on a path and the message, where the transport's node has two names.
-    fn masked_on<'a, 'b>(&'a self, path: Path, bytes: &'b [u8]) -> Option<(&'a Transport, Message<'b>)> {
-        let Some(Slot::Flow(flow)) = self.by_path.get(&path) else { return None };
-        let flow = &self.flows[*flow];
-        let transport = flow.old.filter(|old| old.path == path).map_or(flow.transport, |old| old.transport);
-        let transport = self.transports.get(transport).filter(|transport| transport.masked.is_some())?;
-        Some((transport, Message::parse(bytes).ok()?))
+    /// The transports whose node has two names and may be speaking on this path: generations share a port.
+    fn masked_on(&self, path: Path) -> impl Iterator<Item = &Transport> {
+        let flow = match self.by_path.get(&path) {
+            Some(Slot::Flow(flow)) => Some(&self.flows[*flow]),
+            Some(Slot::Tombstone(_)) | None => None,
+        };
+        let session = flow.and_then(|flow| self.sessions.get(&self.transports[flow.transport].session));
+        let transports = session.into_iter().flat_map(|session| &session.transports);
+        let transports = transports.map(|index| &self.transports[*index]);
+        transports.filter(move |transport| transport.masked.is_some() && transport.backend == Some(path.backend))
     }
 
     fn keep_translated(&mut self, said: Vec<u8>) -> bool {
@@ -73,5 +56,23 @@ impl Core {
             self.translated = said;
         }
         fits
+    }
+}
+
+/// What a node's message is to a client that knows the node by its other name.
+fn in_clients_words(transport: &Transport, message: &Message<'_>) -> Option<Vec<u8>> {
+    let Transport { server, masked: Some(own), client, .. } = transport else { return None };
+    match message.kind() {
+        Kind::Request => {
+            let ((client_ufrag, named), key) = (message.ufrags()?, client.as_ref()?.key());
+            let is_own = named == own.ufrag.as_bytes() && message.is_authentic(&key);
+            let username = [client_ufrag, b":", server.ufrag.as_bytes()].concat();
+            is_own.then(|| message.translated(Some(&username), &key))
+        }
+        Kind::Success | Kind::Error => {
+            let is_own = message.is_authentic(&Key::new(&own.pwd));
+            is_own.then(|| message.translated(None, &Key::new(&server.pwd)))
+        }
+        Kind::Indication => None,
     }
 }

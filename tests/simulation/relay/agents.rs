@@ -68,6 +68,8 @@ pub(crate) struct Generation {
     selected: Option<u8>,
     /// The node never leaves the path that it has chosen, and checks no other.
     pub(crate) stays: bool,
+    /// The relay knows what the client's description says.
+    pub(crate) knows_client: bool,
 }
 
 impl Generation {
@@ -90,6 +92,7 @@ impl Generation {
             pairs: BTreeMap::new(),
             selected: None,
             stays: false,
+            knows_client: false,
         }
     }
 
@@ -107,11 +110,13 @@ impl Generation {
     }
 
     /// What the one for whom this is reads instead, where the node has two names.
-    pub(crate) fn translation(&self, truth: Truth) -> Option<Vec<u8>> {
+    pub(crate) fn translation(&self, datagram: &Datagram) -> Option<Vec<u8>> {
         let (server, shown, client) = (&self.server.ufrag, &self.shown.ufrag, &self.client.ufrag);
-        match truth {
+        match datagram.truth {
             _ if server == shown => None,
             Truth::ClientCheck { id, nominate, .. } => {
+                // Whatever it calls itself: who knows the node's password may try.
+                let client = stun::sender(&datagram.bytes)?;
                 Some(stun::message(stun::REQUEST, id, &format!("{server}:{client}"), nominate, &self.server_key))
             }
             Truth::NodeCheck { id, nominate, .. } => {

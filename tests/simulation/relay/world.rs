@@ -218,6 +218,7 @@ impl World {
         let (id, session) = (generation.id, self.peers[at].session);
         generation.stays = self.peers[at].node_stays;
         let (client, known_port) = (self.rng.bool(), self.rng.bool());
+        generation.knows_client = client;
         // What was this client's place on the leg's last node is its place on the next.
         let mut heard = BTreeSet::new();
         if let Some(before) = &succeeds {
@@ -296,8 +297,7 @@ impl World {
                 self.to_node(from, pool, to, translated);
             }
             Verdict::ToNode { pool, to } => {
-                let reads_otherwise =
-                    self.expected(to, datagram.truth).is_some_and(|expected| expected != datagram.bytes);
+                let reads_otherwise = self.expected(to, &datagram).is_some_and(|expected| expected != datagram.bytes);
                 self.hold(!reads_otherwise, "a client's check passed in words that its node does not know");
                 self.to_node(from, pool, to, datagram);
             }
@@ -336,13 +336,30 @@ impl World {
     /// What stands in the core in place of a datagram, which must be what its reader understands.
     fn translated(&mut self, backend: SocketAddr, datagram: &Datagram) -> Datagram {
         let bytes = self.core.translated().to_vec();
-        self.hold(self.expected(backend, datagram.truth).as_ref() == Some(&bytes), "a translation says something else");
+        self.hold(self.expected(backend, datagram).as_ref() == Some(&bytes), "a translation says something else");
         self.count("translations");
         Datagram { bytes, truth: datagram.truth }
     }
 
-    fn expected(&self, backend: SocketAddr, truth: Truth) -> Option<Vec<u8>> {
-        self.generation_at(backend)?.translation(truth)
+    /// What must arrive in place of a message on its way from or to a node's port.
+    fn expected(&self, backend: SocketAddr, datagram: &Datagram) -> Option<Vec<u8>> {
+        let generations = || self.peers.iter().flat_map(|peer| peer.generations.iter().rev());
+        let (Truth::ClientCheck { transport, .. }
+        | Truth::NodeCheck { transport, .. }
+        | Truth::NodeAnswer { transport, .. }) = datagram.truth
+        else {
+            return None;
+        };
+        let named = generations().find(|generation| generation.id == transport)?;
+        // Before the client's description nothing can be said in its words.
+        if matches!(datagram.truth, Truth::NodeCheck { .. }) && !named.knows_client {
+            return None;
+        }
+        // A client's check is for whoever bears the name that it uses by now.
+        let alike = |other: &&Generation| {
+            other.backend == backend && other.shown.ufrag == named.shown.ufrag && self.heard.contains_key(&other.id)
+        };
+        generations().find(alike)?.translation(datagram)
     }
 
     /// The newest generation at a node's port.
@@ -363,7 +380,11 @@ impl World {
                 self.to_client(from, to, translated);
             }
             Verdict::ToClient(ClientKey::Tcp { .. }) => self.fail("nobody connected"),
-            Verdict::ToClient(ClientKey::Udp(to)) => self.to_client(from, to, datagram),
+            Verdict::ToClient(ClientKey::Udp(to)) => {
+                let reads_otherwise = self.expected(from, &datagram).is_some_and(|expected| expected != datagram.bytes);
+                self.hold(!reads_otherwise, "a node's message passed in words that its client does not know");
+                self.to_client(from, to, datagram);
+            }
         }
     }
 
@@ -553,7 +574,10 @@ impl World {
         let peer = self.peers.iter_mut().find(|peer| peer.session == session).unwrap();
         let generation = peer.generation(id).unwrap();
         let command = match told {
-            Told::Client => Command::SetClient { id, client: generation.client.clone() },
+            Told::Client => {
+                generation.knows_client = true;
+                Command::SetClient { id, client: generation.client.clone() }
+            }
             Told::Port => Command::SetBackend { id, port: generation.backend.port() },
         };
         // A generation may have been superseded meanwhile.
