@@ -249,6 +249,9 @@ impl Worker {
         let now = Instant::now();
         if self.core.poll_timeout().is_some_and(|due| due <= now) {
             self.core.tick(now);
+            while let Some(client) = self.core.poll_deserted() {
+                self.tcp.flow_closed(&self.core, client);
+            }
             self.tell_events();
             self.moved(now);
         }

@@ -76,7 +76,7 @@ impl Core {
         let Some(flow) = self.flows.remove(index) else { return };
         self.stats.flows[flow.state as usize] -= 1;
         self.transports[flow.transport].flows.remove(index);
-        self.bury(&flow, now);
+        self.bury(&flow, reason, now);
         self.say(flow.transport, EventKind::FlowClosed { client: flow.client, reason });
     }
 
@@ -130,7 +130,7 @@ impl Core {
         Err(DropReason::TuplesFull)
     }
 
-    fn bury(&mut self, flow: &Flow, now: u64) {
+    fn bury(&mut self, flow: &Flow, reason: FlowEnd, now: u64) {
         if self.tombstones.len() >= MAX_TOMBSTONES {
             self.forget_oldest_tombstone();
         }
@@ -141,15 +141,19 @@ impl Core {
         let until = now + nanos(self.settings.tombstone);
         let transport = &self.transports[flow.transport];
         let (session, client, path) = (transport.session, flow.client, flow.path);
-        let estate = (flow.state == FlowState::Nominated).then(|| Box::new(Estate::of(transport, flow)));
+        let is_left = flow.state == FlowState::Nominated && reason == FlowEnd::Closed;
+        let estate = is_left.then(|| Box::new(Estate::of(transport, flow)));
         self.tombstones.push_back(Tombstone { number, until, client, path, session, estate });
     }
 
     /// Forgets what the oldest tombstone stands for, unless a new flow stands there by now.
     pub(super) fn forget_oldest_tombstone(&mut self) {
-        let Some(Tombstone { number, client, path, .. }) = self.tombstones.pop_front() else { return };
+        let Some(Tombstone { number, client, path, estate, .. }) = self.tombstones.pop_front() else { return };
         if self.by_client.get(&client) == Some(&Slot::Tombstone(number)) {
             self.by_client.remove(&client);
+            if estate.is_some() && matches!(client, ClientKey::Tcp { .. }) {
+                self.deserted.push_back(client);
+            }
         }
         if self.by_path.get(&path) == Some(&Slot::Tombstone(number)) {
             self.by_path.remove(&path);

@@ -81,7 +81,12 @@ impl Core {
     pub(super) fn close_session(&mut self, session: SessionId, now: u64) -> Result<(), Refused> {
         let transports = self.sessions.get(&session).map(|session| session.transports.clone());
         for index in transports.ok_or(Refused::Unknown)? {
+            let first = self.next_tombstone;
             self.end_transport(index, TransportEnd::Closed, now);
+            // There will be no next node.
+            for buried in self.tombstones.iter_mut().rev().take_while(|buried| buried.number >= first) {
+                buried.estate = None;
+            }
         }
         Ok(())
     }

@@ -83,6 +83,8 @@ pub struct Core {
     pub(super) sources: Sources,
     pub(super) failures: Bucket,
     pub(super) events: VecDeque<Event>,
+    /// ICE-TCP tuples that waited for an heir in vain; no more than there are tombstones.
+    pub(super) deserted: VecDeque<ClientKey>,
     /// What is to be said to nodes in their clients' names.
     pub(super) nominations: VecDeque<Nomination>,
     /// How many there were.
@@ -132,6 +134,7 @@ impl Core {
             failures: Bucket::default(),
             // All at once, so that no packet ever makes it grow.
             events: VecDeque::with_capacity(EVENT_QUEUE),
+            deserted: VecDeque::new(),
             nominations: VecDeque::new(),
             checks_made: 0,
             masked_request: None,
@@ -207,10 +210,28 @@ impl Core {
         matches!(self.by_client.get(&client), Some(Slot::Flow(_)))
     }
 
+    /// Whether this tuple is waiting for its leg's next node: its ICE-TCP connection stays open until
+    /// [`Self::poll_deserted`] says otherwise.
+    pub fn awaits_heir(&self, client: ClientKey) -> bool {
+        let Some(Slot::Tombstone(number)) = self.by_client.get(&client) else { return false };
+        let buried = self.tombstones.iter().rev().find(|buried| buried.number == *number);
+        buried.is_some_and(|buried| buried.estate.is_some())
+    }
+
+    /// A tuple of an ICE-TCP connection that waited for an heir, and none came; poll until `None` after each tick.
+    pub fn poll_deserted(&mut self) -> Option<ClientKey> {
+        self.deserted.pop_front()
+    }
+
     /// An ICE-TCP connection ended: its flow, if any, ends with it.
     pub fn client_gone(&mut self, client: ClientKey, now: Instant) {
-        if let Some(Slot::Flow(flow)) = self.by_client.get(&client) {
-            self.close_flow(*flow, FlowEnd::HungUp, self.nanos(now));
+        match self.by_client.get(&client) {
+            Some(Slot::Flow(flow)) => self.close_flow(*flow, FlowEnd::HungUp, self.nanos(now)),
+            // Nothing can be inherited of it.
+            Some(Slot::Tombstone(_)) => {
+                self.by_client.remove(&client);
+            }
+            None => {}
         }
     }
 

@@ -18,7 +18,7 @@
 use std::net::SocketAddr;
 
 use super::{
-    ClientKey, Core, FlowState, Nomination, TransportId,
+    Core, FlowState, Nomination, TransportId,
     core::{Slot, Tombstone},
     flow::{Flow, Heritage, Path},
     settings::NOMINATIONS,
@@ -81,9 +81,7 @@ impl Core {
         let (client, number, claim, chosen_by_client) = (buried.client, buried.number, *claim, *chosen_by_client);
         self.transports[index].remembered = remembered.clone();
         let is_untouched = self.by_client.get(&client) == Some(&Slot::Tombstone(number));
-        // A connection was closed with its flow.
-        let is_there = matches!(client, ClientKey::Udp(_)) && is_untouched;
-        if !is_there || !self.is_claimed(index, claim) {
+        if !is_untouched || !self.is_claimed(index, claim) {
             return None;
         }
         let flow = self.open_flow(index, client, claim, now).ok()?;

@@ -228,3 +228,32 @@ fn a_copy_of_a_check_from_before_the_move_is_still_a_copy() {
         assert_eq!(rig.send(client(2), &check), dropped(DropReason::Replayed));
     }
 }
+
+#[test]
+fn a_connection_waits_for_its_legs_next_node_but_not_for_long_and_not_after_its_session() {
+    let tcp = ClientKey::Tcp { conn: 7, source: [203, 0, 113, 7].into() };
+    let left = |command| {
+        let mut rig = rig();
+        rig.open(spec(1));
+        rig.validated(1, tcp);
+        rig.nominate(1, tcp);
+        rig.core.command(command, rig.now).unwrap();
+        rig
+    };
+    let mut rig = left(Command::Close(TransportId(1)));
+    assert!(rig.core.awaits_heir(tcp));
+    rig.open(next(2));
+    assert_eq!(rig.send(tcp, &HELLO), to_node(0, 2));
+
+    let mut rig = left(Command::Close(TransportId(1)));
+    rig.pass(Duration::from_secs(6));
+    assert!(!rig.core.awaits_heir(tcp));
+    assert_eq!((rig.core.poll_deserted(), rig.core.poll_deserted()), (Some(tcp), None));
+
+    let mut rig = left(Command::Close(TransportId(1)));
+    rig.core.client_gone(tcp, rig.now);
+    rig.open(next(2));
+    assert!(!rig.core.has_flow(tcp), "it hung up meanwhile");
+
+    assert!(!left(Command::CloseSession(SessionId(1))).core.awaits_heir(tcp));
+}

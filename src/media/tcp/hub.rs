@@ -177,11 +177,12 @@ impl Hub {
         }
     }
 
-    /// A flow ended: its connection ends with it, unless another flow of the same connection has begun.
+    /// A flow ended: its connection ends with it, unless another flow of the same connection has begun or may begin.
     pub(in crate::media) fn flow_closed(&self, core: &Core, client: ClientKey) {
         if let ClientKey::Tcp { conn, .. } = client
             && let Some((_, link)) = self.open.get(&conn)
             && !core.has_flow(client)
+            && !core.awaits_heir(client)
         {
             link.end();
         }

@@ -294,12 +294,12 @@ impl World {
             }
             Verdict::TranslatedToNode { pool, to } => {
                 let translated = self.translated(to, &datagram);
-                self.to_node(from, pool, to, translated);
+                self.goes_to_node(from, pool, to, translated);
             }
             Verdict::ToNode { pool, to } => {
                 let reads_otherwise = self.expected(to, &datagram).is_some_and(|expected| expected != datagram.bytes);
                 self.hold(!reads_otherwise, "a client's check passed in words that its node does not know");
-                self.to_node(from, pool, to, datagram);
+                self.goes_to_node(from, pool, to, datagram);
             }
         }
         while let Some(Nomination { pool, to, bytes }) = self.core.poll_nomination() {
@@ -308,11 +308,11 @@ impl World {
             id.copy_from_slice(&bytes[8..20]);
             let transport = self.generation_at(to).map(|generation| generation.id).unwrap();
             let truth = Truth::ClientCheck { transport, id, nominate: true };
-            self.to_node(from, pool, to, Datagram { bytes, truth });
+            self.goes_to_node(from, pool, to, Datagram { bytes, truth });
         }
     }
 
-    fn to_node(&mut self, from: SocketAddr, pool: u8, to: SocketAddr, datagram: Datagram) {
+    fn goes_to_node(&mut self, from: SocketAddr, pool: u8, to: SocketAddr, datagram: Datagram) {
         let named = self.heard.iter().any(|(id, heard)| heard.contains(&from) && self.backend_of(*id) == Some(to));
         self.hold(named && pool < 8, "a datagram went to a node that its tuple never authenticated for");
         self.carry(20, Due::AtNode(to, pool, datagram));
@@ -377,18 +377,18 @@ impl World {
             Verdict::TranslatedToClient(ClientKey::Tcp { .. }) => self.fail("nobody connected"),
             Verdict::TranslatedToClient(ClientKey::Udp(to)) => {
                 let translated = self.translated(from, &datagram);
-                self.to_client(from, to, translated);
+                self.goes_to_client(from, to, translated);
             }
             Verdict::ToClient(ClientKey::Tcp { .. }) => self.fail("nobody connected"),
             Verdict::ToClient(ClientKey::Udp(to)) => {
                 let reads_otherwise = self.expected(from, &datagram).is_some_and(|expected| expected != datagram.bytes);
                 self.hold(!reads_otherwise, "a node's message passed in words that its client does not know");
-                self.to_client(from, to, datagram);
+                self.goes_to_client(from, to, datagram);
             }
         }
     }
 
-    fn to_client(&mut self, from: SocketAddr, to: SocketAddr, datagram: Datagram) {
+    fn goes_to_client(&mut self, from: SocketAddr, to: SocketAddr, datagram: Datagram) {
         let heard = self.heard.values().any(|heard| heard.contains(&to));
         self.hold(heard, "a datagram went to an address that never authenticated");
         self.hold(self.heard.keys().any(|id| self.backend_of(*id) == Some(from)), "no node of ours was heard");
