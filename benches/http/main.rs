@@ -12,6 +12,8 @@
 #![allow(clippy::print_stdout, reason = "a bench prints its results")]
 
 mod load;
+#[path = "../support/proc.rs"]
+mod proc;
 mod proxies;
 mod servers;
 
@@ -23,7 +25,8 @@ use std::{
 };
 
 use load::{Seen, percentile};
-use proxies::Proc;
+use proc::in_scratch;
+use proxies::Proxy;
 
 /// Connections that ask at the same time.
 const BUSY: usize = 64;
@@ -64,13 +67,7 @@ fn main() -> io::Result<()> {
         print!("{HELP}");
         return Ok(());
     };
-    let dir = std::env::temp_dir().join(format!("forebay-bench-http-{}", std::process::id()));
-    std::fs::create_dir_all(&dir)?;
-    let ran = runtime.block_on(run(&options, &dir));
-    if ran.is_ok() {
-        std::fs::remove_dir_all(&dir)?;
-    }
-    ran
+    in_scratch("http", |dir| runtime.block_on(run(&options, dir)))
 }
 
 impl Options {
@@ -96,13 +93,13 @@ impl Options {
 
 async fn run(options: &Options, dir: &Path) -> io::Result<()> {
     let node = proxies::own("node", None)?;
-    let mut proxies = vec![proxies::own("bare", Some(node.address))?];
-    proxies.push(proxies::door("door", Path::new(proxies::OWN), &node, dir, &options.log)?);
+    let mut proxies = vec![Proxy::from(proxies::own("bare", Some(node.address))?)];
+    proxies.push(proxies::door("door", Path::new(proc::OWN), &node, dir, &options.log)?);
     if let Some(program) = &options.beside {
         proxies.push(proxies::door("beside", program, &node, dir, &options.log)?);
     }
-    proxies.extend(proxies::nginx(&node, dir)?);
-    proxies.extend(proxies::haproxy(&node, dir)?);
+    proxies.extend(proxies::nginx(&node, dir)?.map(Proxy::from));
+    proxies.extend(proxies::haproxy(&node, dir)?.map(Proxy::from));
     for part in &options.parts {
         match part.as_str() {
             "small" => forwarding("1 KiB", servers::SMALL, options, &proxies).await?,
@@ -119,7 +116,7 @@ fn median(mut figures: Vec<f64>) -> f64 {
     figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-async fn forwarding(what: &str, path: &'static str, options: &Options, proxies: &[Proc]) -> io::Result<()> {
+async fn forwarding(what: &str, path: &'static str, options: &Options, proxies: &[Proxy]) -> io::Result<()> {
     println!("\nforwarding {what}: {} connections, {} turns of {TURN:?}", options.busy, options.rounds);
     println!(
         "{:>10} {:>12} {:>10} {:>10} {:>14} {:>12}",
@@ -128,9 +125,9 @@ async fn forwarding(what: &str, path: &'static str, options: &Options, proxies: 
     let mut turns: Vec<Vec<[f64; 5]>> = vec![Vec::new(); proxies.len()];
     for _ in 0..options.rounds {
         for (proxy, turns) in proxies.iter().zip(&mut turns) {
-            let before = proxy.cpu()?;
-            let seen = load::busy(proxy.address, path, options.busy, TURN).await?;
-            let cpu = (proxy.cpu()? - before).as_nanos() as f64;
+            let before = proxy.proc.cpu()?;
+            let seen = load::busy(proxy.proc.address, path, options.busy, TURN).await?;
+            let cpu = (proxy.proc.cpu()? - before).as_nanos() as f64;
             let count = seen.times.len().max(1) as f64;
             turns.push([
                 count / TURN.as_secs_f64(),
@@ -145,7 +142,7 @@ async fn forwarding(what: &str, path: &'static str, options: &Options, proxies: 
         let figure = |nth: usize| median(turns.iter().map(|turn| turn[nth]).collect());
         println!(
             "{:>10} {:>12.0} {:>10.2} {:>10.2} {:>14.1} {:>12.2}",
-            proxy.name,
+            proxy.proc.name,
             figure(0),
             figure(1),
             figure(2),
@@ -156,22 +153,22 @@ async fn forwarding(what: &str, path: &'static str, options: &Options, proxies: 
     Ok(())
 }
 
-async fn health(options: &Options, proxies: &[Proc]) -> io::Result<()> {
+async fn health(options: &Options, proxies: &[Proxy]) -> io::Result<()> {
     println!("\n/healthz while {} connections ask for 1 KiB, {} turns of {TURN:?}", options.busy, options.rounds);
     println!("{:>18} {:>10} {:>10}", "", "p50 ms", "p99 ms");
-    let places: Vec<(String, &Proc, SocketAddr)> = proxies
+    let places: Vec<(String, SocketAddr, SocketAddr)> = proxies
         .iter()
-        .filter(|proxy| matches!(proxy.name, "bare" | "door" | "beside"))
+        .filter(|proxy| matches!(proxy.proc.name, "bare" | "door" | "beside"))
         .flat_map(|proxy| {
-            let public = (format!("{} public", proxy.name), proxy, proxy.address);
-            let own = proxy.health.map(|health| (format!("{} [health]", proxy.name), proxy, health));
+            let public = (format!("{} public", proxy.proc.name), proxy.proc.address, proxy.proc.address);
+            let own = proxy.health.map(|health| (format!("{} [health]", proxy.proc.name), proxy.proc.address, health));
             std::iter::once(public).chain(own)
         })
         .collect();
     let mut turns: Vec<Vec<[f64; 2]>> = vec![Vec::new(); places.len()];
     for _ in 0..options.rounds {
-        for ((_, proxy, health), turns) in places.iter().zip(&mut turns) {
-            let load = load::busy(proxy.address, servers::SMALL, options.busy, TURN);
+        for ((_, busy, health), turns) in places.iter().zip(&mut turns) {
+            let load = load::busy(*busy, servers::SMALL, options.busy, TURN);
             let asked = load::paced(*health, "/healthz", HEALTH_PACE, TURN);
             let (_, seen): (Seen, Seen) = tokio::try_join!(load, asked)?;
             turns.push([percentile(&seen, 50), percentile(&seen, 99)]);

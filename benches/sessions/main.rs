@@ -12,6 +12,8 @@
 #![allow(clippy::print_stdout, reason = "a bench prints its results")]
 
 mod client;
+#[path = "../support/proc.rs"]
+mod proc;
 mod process;
 mod stand_in;
 mod wire;
@@ -30,7 +32,8 @@ use tokio::{
 };
 
 use client::Client;
-use process::{Build, Memory, Proc, StandIn};
+use proc::{Proc, in_scratch};
+use process::{Build, Memory, StandIn};
 
 /// Sessions that talk at the same time.
 const BUSY: usize = 64;
@@ -79,13 +82,7 @@ fn main() -> io::Result<()> {
         print!("{HELP}");
         return Ok(());
     };
-    let dir = std::env::temp_dir().join(format!("forebay-bench-{}", std::process::id()));
-    std::fs::create_dir_all(&dir)?;
-    let ran = runtime.block_on(run(&options, &dir));
-    if ran.is_ok() {
-        std::fs::remove_dir_all(&dir)?;
-    }
-    ran
+    in_scratch("sessions", |dir| runtime.block_on(run(&options, dir)))
 }
 
 impl Options {
@@ -120,7 +117,7 @@ impl Options {
     }
 
     fn builds(&self) -> Vec<Build<'_>> {
-        let own = Build { name: "door", program: Path::new(process::OWN) };
+        let own = Build { name: "door", program: Path::new(proc::OWN) };
         let beside = self.beside.as_deref().map(|program| Build { name: "beside", program });
         [own].into_iter().chain(beside).collect()
     }
@@ -291,7 +288,7 @@ async fn idle(proxy: &Proc, count: usize) -> io::Result<()> {
     // What the first sessions allocate once and for all is not theirs.
     for_each_session(proxy, BUSY, |client| client.close()).await?;
     tokio::time::sleep(SETTLE).await;
-    let empty = proxy.memory()?;
+    let empty = Memory::of(proxy)?;
     let started = Instant::now();
     let clients = open(proxy, count).await?;
     println!("  opened in {:.1} s, {:.1} MiB before", started.elapsed().as_secs_f64(), mib(empty.rss));
@@ -302,12 +299,12 @@ async fn idle(proxy: &Proc, count: usize) -> io::Result<()> {
         tasks.spawn(rest(client, orders.clone(), done.clone()));
     }
     tokio::time::sleep(SETTLE).await;
-    print_memory("after publish and start", empty, proxy.memory()?, count);
+    print_memory("after publish and start", empty, Memory::of(proxy)?, count);
     let before = proxy.cpu()?;
     tokio::time::sleep(WATCH).await;
     let cpu = proxy.cpu()?.saturating_sub(before);
     println!("  CPU while idle: {:.2} µs per session and second", micros(cpu, count as u64) / WATCH.as_secs_f64());
-    print_memory("after 12 s more", empty, proxy.memory()?, count);
+    print_memory("after 12 s more", empty, Memory::of(proxy)?, count);
     order.send_replace(Order::Offer);
     for _ in 0..count {
         if bounded(dones.recv()).await?.is_none() {
@@ -315,9 +312,9 @@ async fn idle(proxy: &Proc, count: usize) -> io::Result<()> {
         }
     }
     tokio::time::sleep(SETTLE).await;
-    print_memory("after an SDP of 7 kB each way", empty, proxy.memory()?, count);
+    print_memory("after an SDP of 7 kB each way", empty, Memory::of(proxy)?, count);
     tokio::time::sleep(WATCH).await;
-    print_memory("after 12 s more", empty, proxy.memory()?, count);
+    print_memory("after 12 s more", empty, Memory::of(proxy)?, count);
     // A session that ended by itself would have made the figures smaller than they are.
     if let Some(ended) = tasks.try_join_next() {
         return Err(io::Error::other(format!("a session ended: {ended:?}")));
@@ -327,7 +324,7 @@ async fn idle(proxy: &Proc, count: usize) -> io::Result<()> {
         ended.map_err(io::Error::other)??;
     }
     tokio::time::sleep(SETTLE).await;
-    println!("  all closed: {:.1} MiB", mib(proxy.memory()?.rss));
+    println!("  all closed: {:.1} MiB", mib(Memory::of(proxy)?.rss));
     Ok(())
 }
 

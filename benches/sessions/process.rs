@@ -1,25 +1,8 @@
-//! The processes under load, and what the kernel says of them.
+//! What takes part besides the driver: the stand-in for the nodes, and the proxies before it.
 
-use std::{
-    fs, io,
-    net::{SocketAddr, TcpListener, TcpStream},
-    path::Path,
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
-};
+use std::{fs, io, net::SocketAddr, path::Path, process::Command};
 
-use std::io::{BufRead, BufReader};
-
-/// How long a process may take to be ready.
-const READY: Duration = Duration::from_secs(10);
-
-/// A process that ends with this value.
-pub(crate) struct Proc {
-    pub(crate) name: &'static str,
-    /// Where clients connect.
-    pub(crate) address: SocketAddr,
-    child: Child,
-}
+use crate::proc::{Proc, free_port};
 
 /// What a process has in memory, in bytes.
 #[derive(Debug, Clone, Copy)]
@@ -34,48 +17,23 @@ pub(crate) struct StandIn {
     pub(crate) edge: SocketAddr,
 }
 
-impl Proc {
-    /// CPU time so far, user and system, of all threads that live.
-    pub(crate) fn cpu(&self) -> io::Result<Duration> {
-        let mut nanos = 0;
-        for task in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
-            let text = fs::read_to_string(task?.path().join("schedstat"))?;
-            nanos += text.split(' ').next().and_then(|first| first.parse::<u64>().ok()).unwrap_or(0);
-        }
-        Ok(Duration::from_nanos(nanos))
-    }
-
-    pub(crate) fn memory(&self) -> io::Result<Memory> {
-        let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.child.id()))?;
+impl Memory {
+    pub(crate) fn of(proc: &Proc) -> io::Result<Self> {
+        let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", proc.id()))?;
         let field = |name| {
             let line = text.lines().find(|line: &&str| line.starts_with(name))?;
             line.split_whitespace().nth(1)?.parse::<u64>().ok()
         };
-        Ok(Memory { rss: field("Rss:").unwrap_or(0) * 1024, pss: field("Pss:").unwrap_or(0) * 1024 })
-    }
-}
-
-impl Drop for Proc {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        Ok(Self { rss: field("Rss:").unwrap_or(0) * 1024, pss: field("Pss:").unwrap_or(0) * 1024 })
     }
 }
 
 impl StandIn {
     pub(crate) fn start() -> io::Result<Self> {
-        let mut child = Command::new(std::env::current_exe()?)
-            .arg("stand-in")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let line = first_line(&mut child)?;
-        let mut addresses = line.split_whitespace().filter_map(|address| address.parse().ok());
-        let (Some(address), Some(edge)) = (addresses.next(), addresses.next()) else {
-            return Err(io::Error::other("the stand-in did not say where it listens"));
-        };
-        Ok(Self { proc: Proc { name: "bare", address, child }, edge })
+        let (proc, line) = Proc::own("bare", &["stand-in".to_owned()])?;
+        let edge = line.split_whitespace().nth(1).and_then(|second| second.parse().ok());
+        let edge = edge.ok_or_else(|| io::Error::other("the stand-in did not say where its edge listens"))?;
+        Ok(Self { proc, edge })
     }
 
     /// The origin, as something to connect to without a proxy.
@@ -91,20 +49,12 @@ pub(crate) struct Build<'a> {
     pub(crate) program: &'a Path,
 }
 
-/// The build that belongs to this bench.
-pub(crate) const OWN: &str = env!("CARGO_BIN_EXE_forebay");
-
 /// `forebay serve` in front of the stand-ins.
 pub(crate) fn door(build: Build<'_>, stand_in: &StandIn, dir: &Path, log: &str) -> io::Result<Proc> {
     let (origin, edge) = (stand_in.origin().address, stand_in.edge);
-    let dir = dir.join(build.name);
-    fs::create_dir_all(&dir)?;
-    let config = dir.join("forebay.toml");
     // Limits that guard against one client are lifted: the load is one client.
-    fs::write(
-        &config,
-        format!(
-            r#"
+    let config = format!(
+        r#"
 [[listen]]
 bind = "127.0.0.1:0"
 [admin]
@@ -131,35 +81,22 @@ cost = 0.000001
 sessions = 100000
 sessions_per_client = 100000
 messages_per_second = 1000000
+[media]
+mode = "direct"
 [telemetry]
 log = "{log}"
 [door]
 name = "bench"
 state_dir = "{}"
 "#,
-            dir.display()
-        ),
-    )?;
-    let mut child = Command::new(build.program)
-        .args(["serve", "--config"])
-        .arg(&config)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(fs::File::create(dir.join("door.log"))?)
-        .spawn()?;
-    let line = first_line(&mut child)?;
-    let address = line.split_once("http=http://").and_then(|(_, rest)| rest.split(' ').next()?.parse().ok());
-    match address {
-        Some(address) => Ok(Proc { name: build.name, address, child }),
-        None => Err(io::Error::other(format!("no ready line: {line:?}; see {}/door.log", dir.display()))),
-    }
+        dir.join(build.name).display()
+    );
+    Proc::door(build.name, build.program, &config, dir)
 }
 
 /// HAProxy in front of the same origin, upgraded connections tunnelled. `None` where it is not installed.
 pub(crate) fn haproxy(stand_in: &StandIn, dir: &Path, threads: usize, sessions: usize) -> io::Result<Option<Proc>> {
-    // It cannot tell which port it took, so it is given one that was free a moment ago.
-    let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-    let config = dir.join("haproxy.cfg");
+    let (address, config) = (free_port()?, dir.join("haproxy.cfg"));
     fs::write(
         &config,
         format!(
@@ -172,35 +109,9 @@ pub(crate) fn haproxy(stand_in: &StandIn, dir: &Path, threads: usize, sessions: 
             stand_in.origin().address,
         ),
     )?;
-    let spawned = Command::new("haproxy")
-        .arg("-db")
-        .arg("-f")
-        .arg(&config)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(fs::File::create(dir.join("haproxy.log"))?)
-        .spawn();
-    let child = match spawned {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        spawned => spawned?,
-    };
-    let proc = Proc { name: "haproxy", address, child };
-    let until = Instant::now() + READY;
-    while TcpStream::connect(address).is_err() {
-        if Instant::now() > until {
-            return Err(io::Error::other(format!("haproxy does not listen; see {}/haproxy.log", dir.display())));
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Ok(Some(proc))
-}
-
-fn first_line(child: &mut Child) -> io::Result<String> {
-    let mut line = String::new();
-    if let Some(stdout) = child.stdout.take() {
-        BufReader::new(stdout).read_line(&mut line)?;
-    }
-    Ok(line)
+    let mut command = Command::new("haproxy");
+    command.arg("-db").arg("-f").arg(&config);
+    Proc::other("haproxy", address, command, dir)
 }
 
 /// Descriptors that this process, and each of its children, may open.

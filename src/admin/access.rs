@@ -1,4 +1,5 @@
-//! Who may ask: the bearer tokens, compared in constant time, and who a caller is in the audit log.
+//! Who may ask: the bearer tokens, compared in constant time, and who a caller is in the audit log. Certificates of callers
+//! are looked at before ([`super::tls`]).
 
 use std::{
     fmt::Display,
@@ -43,14 +44,19 @@ struct Known {
 /// Who asks.
 #[derive(Debug, Clone)]
 pub(super) struct Caller {
-    /// The token's name; absent where none is asked for.
-    token: Option<Arc<str>>,
+    /// The name of the token, else of the certificate; absent where neither is asked for.
+    name: Option<Arc<str>>,
     peer: Option<SocketAddr>,
 }
 
-/// The address of the connection, put into each of its requests.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Peer(pub(super) SocketAddr);
+/// The other end of the connection, put into each of its requests.
+#[derive(Debug, Clone)]
+pub(super) struct Peer {
+    pub(super) address: SocketAddr,
+    pub(super) over_tls: bool,
+    /// Whose certificate it has shown.
+    pub(super) certificate: Option<Arc<str>>,
+}
 
 impl Access {
     pub(super) fn new(config: &config::Admin) -> Self {
@@ -103,10 +109,11 @@ fn version(file: &PathBuf) -> Option<(SystemTime, u64)> {
 
 /// Lets pass who sends a token, where there are any.
 pub(super) async fn authorized(State(inner): State<Inner>, mut request: Request, next: Next) -> Response {
-    let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
+    let peer = request.extensions().get::<Peer>().cloned();
     let tokens = inner.access.tokens();
     let token = if tokens.is_empty() {
-        if !is_plain_host(&request) {
+        // Over TLS, the certificate is for a name that no foreign page has.
+        if !peer.as_ref().is_some_and(|peer| peer.over_tls) && !is_plain_host(&request) {
             let detail = "this name is not known here: use an address, or localhost. A web page may be behind it";
             return Problem::new(StatusCode::MISDIRECTED_REQUEST, "unknown_host", detail).into_response();
         }
@@ -121,7 +128,8 @@ pub(super) async fn authorized(State(inner): State<Inner>, mut request: Request,
         }
         name
     };
-    request.extensions_mut().insert(Caller { token, peer });
+    let name = token.or_else(|| peer.as_ref().and_then(|peer| peer.certificate.clone()));
+    request.extensions_mut().insert(Caller { name, peer: peer.map(|peer| peer.address) });
     next.run(request).await
 }
 
@@ -158,7 +166,7 @@ impl Caller {
         before: &T,
         after: &T,
     ) {
-        let who = self.token.as_deref().unwrap_or("anyone");
+        let who = self.name.as_deref().unwrap_or("anyone");
         let peer = self.peer.map(|peer| peer.to_string()).unwrap_or_default();
         let json = |value: &T| serde_json::to_value(value).unwrap_or_default();
         let (before, after, of) = (json(before), json(after), of.to_string());

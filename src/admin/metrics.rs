@@ -22,6 +22,9 @@ use crate::{
 pub(super) async fn scrape(State(inner): State<Inner>) -> Response {
     let state = &inner.state;
     capacity::measure(&inner);
+    if let Some(logs) = &state.logs {
+        state.metrics.log_lines_lost(logs.lost());
+    }
     let text = state.metrics.scrape(&state.registry.snapshot(), store_facts(&state.registry));
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response()
 }

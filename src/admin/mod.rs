@@ -40,6 +40,7 @@ mod story;
 mod streams;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod words;
 
 use std::{
@@ -58,7 +59,7 @@ use crate::{
     clock,
     config::{self, Live},
     health::{Probes, Readiness},
-    net,
+    net::{self, pem::CertificateError},
     registry::Registry,
     sessions::Sessions,
     shutdown::Shutdown,
@@ -90,13 +91,16 @@ pub enum AdminError {
     /// The address cannot be bound, or no thread could be started for it.
     #[error("admin.bind: {0} cannot be served")]
     Bind(SocketAddr, #[source] std::io::Error),
+    /// A certificate, or the authorities of callers, cannot be used.
+    #[error("admin.tls_cert, admin.tls_key or admin.client_ca cannot be used")]
+    Certificate(#[from] CertificateError),
 }
 
 /// Starts the admin API and returns its real address; it ends when `shutdown` says so. Call it inside the door's
 /// runtime: what asks the store is run there.
 ///
 /// # Errors
-/// The address is taken, or no thread could be started.
+/// The address is taken, a certificate cannot be used, or no thread could be started.
 pub fn start(config: &config::Admin, state: AdminState, shutdown: &Shutdown) -> Result<SocketAddr, AdminError> {
     let listener = net::bind(config.bind).map_err(|why| AdminError::Bind(config.bind, why))?;
     start_on(listener, config, state, shutdown.child())
@@ -105,7 +109,7 @@ pub fn start(config: &config::Admin, state: AdminState, shutdown: &Shutdown) -> 
 /// The same on a listener that is there already; nothing more is accepted when `stop` is cancelled.
 ///
 /// # Errors
-/// No thread could be started.
+/// A certificate cannot be used, or no thread could be started.
 pub fn start_on(
     listener: TcpListener,
     config: &config::Admin,

@@ -1,7 +1,7 @@
 //! The listener, its thread, and what every request passes before its handler: the token, limits, and an answer in
 //! problem details for whatever is no call of this API.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -17,6 +17,7 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::Semaphore,
     time::sleep,
@@ -29,6 +30,7 @@ use super::{
     capacity, door, drains, events, explain, log, metrics, nodes, openapi, page,
     problem::Problem,
     sessions, streams,
+    tls::Tls,
 };
 use crate::{config, net};
 
@@ -47,7 +49,8 @@ pub(super) fn start(
     inner: Inner,
     stop: CancellationToken,
 ) -> Result<SocketAddr, AdminError> {
-    net::serve_on_thread("admin", listener, stop, |listener| serve(listener, inner))
+    let tls = config.tls.as_ref().map(Tls::open).transpose()?;
+    net::serve_on_thread("admin", listener, stop, |listener| serve(listener, tls, inner))
         .map_err(|why| AdminError::Bind(config.bind, why))
 }
 
@@ -120,19 +123,22 @@ fn route(path: &str) -> &'static str {
     ROUTES.iter().find(fits).copied().unwrap_or("other")
 }
 
-async fn serve(listener: TcpListener, inner: Inner) {
+async fn serve(listener: TcpListener, tls: Option<Tls>, inner: Inner) {
     let router = router(inner.clone());
     tokio::spawn(events::watch(inner));
-    let seats = std::sync::Arc::new(Semaphore::new(CONNECTIONS));
+    let seats = Arc::new(Semaphore::new(CONNECTIONS));
+    let tls = tls.map(Arc::new);
+    if let Some(tls) = tls.clone() {
+        tokio::spawn(async move { tls.watch().await });
+    }
     loop {
-        let seat = std::sync::Arc::clone(&seats).acquire_owned().await.expect("the semaphore is never closed");
+        let seat = Arc::clone(&seats).acquire_owned().await.expect("the semaphore is never closed");
         match listener.accept().await {
             Ok((stream, peer)) => {
-                let router = router.clone();
+                let (router, tls) = (router.clone(), tls.clone());
                 tokio::spawn(async move {
                     let _seat = seat;
-                    // A caller that goes away is no event.
-                    let _ = connection(stream, peer, router).await;
+                    greet(stream, peer, tls.as_deref(), router).await;
                 });
             }
             Err(why) => {
@@ -143,12 +149,27 @@ async fn serve(listener: TcpListener, inner: Inner) {
     }
 }
 
-async fn connection(stream: TcpStream, peer: SocketAddr, router: Router) -> Result<(), hyper::Error> {
-    // A listener of events hears of the end of its connection by its writes.
-    let _ = net::tune(&stream);
+/// Serves one connection, after its handshake if there is one. A caller that goes away is no event.
+async fn greet(stream: TcpStream, address: SocketAddr, tls: Option<&Tls>, router: Router) {
+    let Some(tls) = tls else {
+        let _ = connection(stream, Peer { address, over_tls: false, certificate: None }, router).await;
+        return;
+    };
+    match tls.accept(stream).await {
+        Ok((stream, certificate)) => {
+            let _ = connection(stream, Peer { address, over_tls: true, certificate }, router).await;
+        }
+        Err(why) => tracing::debug!(%why, peer = %address, "a caller of the admin API was not let in"),
+    }
+}
+
+async fn connection<S>(stream: S, peer: Peer, router: Router) -> Result<(), hyper::Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let router = TowerToHyperService::new(router);
     let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
-        request.extensions_mut().insert(Peer(peer));
+        request.extensions_mut().insert(peer.clone());
         router.call(request)
     });
     http1::Builder::new()

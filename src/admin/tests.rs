@@ -71,7 +71,7 @@ impl Api {
     async fn over(config: &str, backing: Backing, token: Option<&str>) -> Self {
         let tokens = token.map(|token| AdminToken { name: "ops".into(), secret: Secret(token.to_owned()) });
         let bind = "127.0.0.1:0".parse().unwrap();
-        let admin = config::Admin { bind, tokens: tokens.into_iter().collect(), token_file: None };
+        let admin = config::Admin { bind, tokens: tokens.into_iter().collect(), token_file: None, tls: None };
         Self::start(config, backing, &admin).await.unwrap()
     }
 
@@ -287,7 +287,7 @@ async fn explain_tells_of_every_node_however_many_there_are() {
 #[tokio::test]
 async fn a_taken_port_is_an_error_at_the_start() {
     let api = Api::new().await;
-    let admin = config::Admin { bind: api.at, tokens: Vec::new(), token_file: None };
+    let admin = config::Admin { bind: api.at, tokens: Vec::new(), token_file: None, tls: None };
     assert!(Api::start(CLUSTER, Backing::None, &admin).await.is_err());
 }
 
@@ -431,7 +431,8 @@ async fn a_token_that_changes_in_its_file_counts_and_a_broken_file_changes_nothi
     let file = dir.join("token");
     std::fs::write(&file, "old-token").unwrap();
     let tokens = config::admin_tokens("old-token").unwrap();
-    let admin = config::Admin { bind: "127.0.0.1:0".parse().unwrap(), tokens, token_file: Some(file.clone()) };
+    let admin =
+        config::Admin { bind: "127.0.0.1:0".parse().unwrap(), tokens, token_file: Some(file.clone()), tls: None };
     let api = Api::start(CLUSTER, Backing::None, &admin).await.unwrap();
     let status =
         async |token: &str| api.ask("GET", "/v1/nodes", &format!("Authorization: Bearer {token}\r\n"), "").await.status;

@@ -11,7 +11,10 @@
 use std::{io::Write, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -143,29 +146,12 @@ impl Door {
         let prober = Prober::start(&config.health, registry.clone(), metrics.clone(), shutdown);
         let full = readiness.clone();
         let over_limit = Arc::new(move |over| full.set_over_limit(over));
-        let media = match config.media.mode {
-            config::MediaMode::Relay => {
-                let ice_tcp = bound.ice_tcp(&config)?;
-                Some(Media::start_with(&config.media, &ice_tcp, metrics.clone(), shutdown).map_err(unavailable)?)
-            }
-            config::MediaMode::Direct => None,
-        };
+        let media = relay(&config, &bound, &metrics, shutdown)?;
         let relayed = media.as_ref().map(Media::address);
+        let moved = media.as_ref().map(Media::moved);
         let sink = media.clone().map(|media| predecessor::sink(media, predecessor.clone(), shutdown));
         let sessions = Sessions::new(&config, registry.clone(), metrics.clone(), media, over_limit, shutdown.clone());
-        let front = Arc::new(Front {
-            apps: ArcSwap::from_pointee(config.apps.clone()),
-            resources: Resources::new(&config.signaling, sessions.clone(), shutdown.clone()),
-            sessions: sessions.clone(),
-            readiness: readiness.clone(),
-            nodes: HttpPool::new(front::http_limits(&config.http), metrics.clone()),
-            metrics: metrics.clone(),
-            access: AccessLog::new(config.telemetry.access_log),
-            tunnels: Arc::new(Semaphore::new(config.http.tunnels)),
-            http: ArcSwap::from_pointee(config.http.clone()),
-            locate: Locate { public_url: config.door.public_url.clone(), peers: peers(&registry) },
-            pages,
-        });
+        let front = Arc::new(front_of(&config, &registry, &sessions, &readiness, &metrics, pages, shutdown));
         if let Some(predecessor) = &predecessor {
             predecessor.may_serve().await?;
         }
@@ -174,6 +160,9 @@ impl Door {
             health = Some(listener::start(listener, readiness.clone(), accepting.clone())?);
         }
         let live = Live::new(config.clone());
+        if let Some(moved) = moved {
+            shutdown.spawn(tell_moved(moved, sessions.clone(), live.clone(), shutdown.child()));
+        }
         let state = AdminState {
             registry: registry.clone(),
             sessions: sessions.clone(),
@@ -214,7 +203,8 @@ impl Door {
         let health = at.health.map_or_else(String::new, |address| format!(" health=http://{address}"));
         let (admin, pid) = (at.admin, std::process::id());
         let mut stdout = std::io::stdout().lock();
-        let line = format!("ready http={http} admin=http://{admin} media={media} pid={pid}{health}\n");
+        let scheme = if self.rooms.config.now().admin.tls.is_some() { "https" } else { "http" };
+        let line = format!("ready http={http} admin={scheme}://{admin} media={media} pid={pid}{health}\n");
         let said = stdout.write_all(line.as_bytes()).and_then(|()| stdout.flush());
         if self.is_first {
             said?;
@@ -376,4 +366,47 @@ fn peers(registry: &Registry) -> Peers {
 
 fn bind(what: &'static str, address: SocketAddr) -> impl FnOnce(std::io::Error) -> AppError {
     move |source| AppError::Bind { what, address, source }
+}
+
+/// What public listeners serve.
+fn front_of(
+    config: &Config,
+    registry: &Registry,
+    sessions: &Sessions,
+    readiness: &Readiness,
+    metrics: &Metrics,
+    pages: Option<Pages>,
+    shutdown: &Shutdown,
+) -> Front {
+    Front {
+        apps: ArcSwap::from_pointee(config.apps.clone()),
+        resources: Resources::new(&config.signaling, sessions.clone(), shutdown.clone()),
+        sessions: sessions.clone(),
+        readiness: readiness.clone(),
+        nodes: HttpPool::new(front::http_limits(&config.http), metrics.clone()),
+        metrics: metrics.clone(),
+        access: AccessLog::new(config.telemetry.access_log),
+        tunnels: Arc::new(Semaphore::new(config.http.tunnels)),
+        http: ArcSwap::from_pointee(config.http.clone()),
+        locate: Locate { public_url: config.door.public_url.clone(), peers: peers(registry) },
+        pages,
+    }
+}
+
+/// The media relay, unless media goes past this door.
+fn relay(config: &Config, bound: &Bound, metrics: &Metrics, shutdown: &Shutdown) -> Result<Option<Media>, AppError> {
+    match config.media.mode {
+        config::MediaMode::Relay => {
+            let ice_tcp = bound.ice_tcp(config)?;
+            Media::start_with(&config.media, &ice_tcp, metrics.clone(), shutdown).map(Some).map_err(unavailable)
+        }
+        config::MediaMode::Direct => Ok(None),
+    }
+}
+
+/// Sessions that begin after the public address has changed tell their clients the new one.
+async fn tell_moved(mut moved: watch::Receiver<()>, sessions: Sessions, live: Live, stop: CancellationToken) {
+    while let Some(Ok(())) = stop.run_until_cancelled(moved.changed()).await {
+        sessions.reconfigure(&live.now());
+    }
 }

@@ -30,7 +30,7 @@ use crate::{
     shutdown::Shutdown,
     telemetry::{
         self,
-        logs::{self, LogHandle},
+        logs::{self, LogHandle, LogWriter},
         metrics::Metrics,
     },
 };
@@ -104,7 +104,7 @@ pub async fn serve(file: &Path, given: Given) -> Result<(), AppError> {
     // Before it is read: a change after that is one.
     let watch = FileWatch::new(file);
     let config = load(file)?;
-    let logs = start_logs(&config)?;
+    let (logs, _writer) = start_logs(&config)?;
     watch.tell_trouble();
     let shutdown = Shutdown::new();
     let predecessor = given.channel.map(Predecessor::new).transpose()?.map(Arc::new);
@@ -130,7 +130,7 @@ pub async fn run_demo(options: cli::Demo) -> Result<(), AppError> {
     config.admin.bind = options.admin;
     config.media.bind = options.media.ip();
     config.media.ports = ports(options.media.port());
-    let logs = start_logs(&config)?;
+    let (logs, _writer) = start_logs(&config)?;
     let shutdown = Shutdown::new();
     let (db, backing) = match &options.mongo {
         Some(uri) => {
@@ -168,7 +168,7 @@ pub async fn run_demo(options: cli::Demo) -> Result<(), AppError> {
 
 /// `forebay demo-node`
 pub async fn run_demo_node(options: cli::DemoNode) -> Result<(), AppError> {
-    start_logs(&Config::demo())?;
+    let (_, _writer) = start_logs(&Config::demo())?;
     let shutdown = Shutdown::new();
     let db = ClusterDb::Mongo(connect(&options.mongo).await?);
     let defaults = demo::ClusterOptions::default();
@@ -220,10 +220,10 @@ fn load(file: &Path) -> Result<Config, AppError> {
     Config::load(file, &config::process_environment()).map_err(|problems| AppError::Config(problems.to_string()))
 }
 
-fn start_logs(config: &Config) -> Result<LogHandle, AppError> {
-    let handle = logs::start(&config.telemetry.log, config.telemetry.json).map_err(unavailable)?;
+fn start_logs(config: &Config) -> Result<(LogHandle, LogWriter), AppError> {
+    let started = logs::start(&config.telemetry.log, config.telemetry.json).map_err(unavailable)?;
     tracing::info!(build = telemetry::BUILD, "forebay");
-    Ok(handle)
+    Ok(started)
 }
 
 fn unavailable(error: impl std::error::Error) -> AppError {

@@ -76,6 +76,7 @@ impl Sockets {
             None => net::bind(bind)?,
         };
         listener.set_nonblocking(true)?;
+        net::prepare(&listener)?;
         self.used.push(Used { bind, listener: listener.try_clone()? });
         Ok(listener)
     }

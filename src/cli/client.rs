@@ -3,17 +3,14 @@
 use std::{path::PathBuf, time::Duration};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::{Method, Request, StatusCode, Uri, client::conn::http1, header};
-use hyper_util::rt::TokioIo;
+use http_body_util::Full;
+use hyper::{Method, Request, StatusCode, Uri, header};
 use serde_json::Value;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::time::timeout;
 
 use super::Exit;
-use crate::config;
+use crate::{config, net::ask::Asker};
 
-/// From the dial to the connection.
-const CONNECT: Duration = Duration::from_secs(5);
 /// From the request to its whole answer; longer than the API's own limit.
 const ANSWER: Duration = Duration::from_secs(35);
 /// The largest answer that is read.
@@ -28,16 +25,26 @@ pub struct Access {
     /// A file with the bearer token, if the API wants one (also: the variable FOREBAY_ADMIN_TOKEN)
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
+    /// The authorities that an https:// API is known by, as PEM [default: the public ones]
+    #[arg(long, value_name = "FILE", env = "FOREBAY_ADMIN_CA")]
+    pub ca: Option<PathBuf>,
+    /// A certificate to show to the API, if it wants one, as PEM
+    #[arg(long, value_name = "FILE", env = "FOREBAY_ADMIN_CERT", requires = "key")]
+    pub cert: Option<PathBuf>,
+    /// The certificate's key
+    #[arg(long, value_name = "FILE", env = "FOREBAY_ADMIN_KEY", requires = "cert")]
+    pub key: Option<PathBuf>,
     /// The token itself, from the environment only: a command line can be read by others.
     #[arg(skip = std::env::var("FOREBAY_ADMIN_TOKEN").ok())]
     pub token: Option<String>,
 }
 
-/// `http://HOST[:PORT]`
+/// `http://HOST[:PORT]` or `https://HOST[:PORT]`
 fn url(text: &str) -> Result<Uri, String> {
-    let wrong = || "write http://HOST:PORT, such as http://127.0.0.1:9090".to_owned();
+    let wrong = || "write http://HOST:PORT or https://HOST:PORT, such as http://127.0.0.1:9090".to_owned();
     let uri: Uri = text.trim_end_matches('/').parse().map_err(|_| wrong())?;
-    let is_whole = uri.scheme_str() == Some("http") && uri.host().is_some() && matches!(uri.path(), "" | "/");
+    let is_whole =
+        matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some() && matches!(uri.path(), "" | "/");
     if is_whole { Ok(uri) } else { Err(wrong()) }
 }
 
@@ -74,13 +81,14 @@ impl Failure {
 /// Asks the admin API.
 #[derive(Debug)]
 pub(super) struct Client {
-    host: String,
-    port: u16,
+    /// Without a slash at its end.
+    base: String,
+    asker: Asker,
     token: Option<String>,
 }
 
 impl Client {
-    /// Reads the token, if there is one.
+    /// Reads the token and the certificates, where there are any.
     pub(super) fn new(access: &Access) -> Result<Self, Failure> {
         let text = match &access.token_file {
             Some(file) => Some(
@@ -92,8 +100,10 @@ impl Client {
         let token = text.map(|text| config::admin_tokens(&text)).transpose();
         let token = token.map_err(|why| Failure::new(Exit::Usage, why))?;
         let token = token.and_then(|tokens| Some(tokens.into_iter().next()?.secret.0));
-        let host = access.admin.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-        Ok(Self { host, port: access.admin.port_u16().unwrap_or(80), token })
+        let own = access.cert.as_deref().zip(access.key.as_deref());
+        let asker = Asker::new(access.ca.as_deref(), own);
+        let asker = asker.map_err(|why| Failure::new(Exit::Usage, why.to_string()))?;
+        Ok(Self { base: access.admin.to_string().trim_end_matches('/').to_owned(), asker, token })
     }
 
     pub(super) async fn get(&self, path: &str) -> Result<Value, Failure> {
@@ -103,15 +113,21 @@ impl Client {
     /// Asks, and returns the body of a good answer.
     pub(super) async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
         let unreachable = |why: String| {
-            let text = format!("the admin API at http://{}:{} does not answer: {why}", self.host, self.port);
-            Failure::new(Exit::Unavailable, text)
+            Failure::new(Exit::Unavailable, format!("the admin API at {} does not answer: {why}", self.base))
         };
-        let stream = timeout(CONNECT, TcpStream::connect((self.host.as_str(), self.port))).await;
-        let stream = stream.map_err(|_| unreachable(format!("no connection within {CONNECT:?}")))?;
-        let stream = stream.map_err(|why| unreachable(why.to_string()))?;
-        let asked = timeout(ANSWER, self.exchange(stream, method, path, body)).await;
-        let answer = asked.map_err(|_| unreachable(format!("no answer within {ANSWER:?}")))?;
-        let (status, body) = answer.map_err(|why| unreachable(why.to_string()))?;
+        let body = body.map_or_else(Bytes::new, |json| json.to_string().into());
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.base))
+            .header(header::CONTENT_TYPE, "application/json");
+        if let Some(token) = &self.token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let request = request.body(Full::new(body)).map_err(|why| Failure::new(Exit::Usage, why.to_string()))?;
+        let answer = timeout(ANSWER, self.asker.send(request, LARGEST_ANSWER)).await;
+        let answer = answer.map_err(|_| unreachable(format!("no answer within {ANSWER:?}")))?;
+        let (head, body) = answer.map_err(|why| unreachable(why.to_string()))?.into_parts();
+        let status = head.status;
         let json = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).unwrap_or_default() };
         if status.is_success() {
             return if json.is_null() && status != StatusCode::NO_CONTENT {
@@ -121,29 +137,6 @@ impl Client {
             };
         }
         Err(Failure::problem(status, &json))
-    }
-
-    async fn exchange(
-        &self,
-        stream: TcpStream,
-        method: Method,
-        path: &str,
-        body: Option<&Value>,
-    ) -> Result<(StatusCode, Bytes), Box<dyn std::error::Error + Send + Sync>> {
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        tokio::spawn(connection);
-        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
-        let mut request =
-            Request::builder().method(method).uri(path).header(header::HOST, format!("{host}:{}", self.port));
-        if let Some(token) = &self.token {
-            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
-        }
-        let body = body.map_or_else(Bytes::new, |json| json.to_string().into());
-        let request = request.header(header::CONTENT_TYPE, "application/json").body(Full::new(body))?;
-        let answer = sender.send_request(request).await?;
-        let status = answer.status();
-        let body = Limited::new(answer.into_body(), LARGEST_ANSWER).collect().await?;
-        Ok((status, body.to_bytes()))
     }
 }
 
@@ -159,10 +152,10 @@ mod tests {
 
     #[test]
     fn only_a_whole_http_address_is_one() {
-        for fine in ["http://127.0.0.1:9090", "http://door.internal", "http://[::1]:9090/"] {
+        for fine in ["http://127.0.0.1:9090", "https://door.internal", "http://[::1]:9090/"] {
             assert!(url(fine).is_ok(), "{fine}");
         }
-        for wrong in ["127.0.0.1:9090", "https://door", "http://", "http://door/v1/nodes", ""] {
+        for wrong in ["127.0.0.1:9090", "ws://door", "http://", "http://door/v1/nodes", ""] {
             assert!(url(wrong).is_err(), "{wrong}");
         }
     }

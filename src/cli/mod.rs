@@ -340,7 +340,7 @@ mod tests {
             "forebay demo --origins 0",
             "forebay drain",
             "forebay drain edge-1 --migrate fast",
-            "forebay status --admin https://door",
+            "forebay status --admin ws://door",
             "forebay undrain",
             "forebay demo-node --role both --bind 127.0.1.1:5080 --mongo m",
         ] {

@@ -255,6 +255,7 @@ fn telemetry(raw: raw::RawTelemetry, problems: &mut Problems) -> Telemetry {
         log,
         json: raw.json.unwrap_or(false),
         otlp_endpoint: raw.otlp_endpoint,
+        otlp_ca: raw.otlp_ca.map(PathBuf::from),
         access_log: raw.access_log.unwrap_or(AccessLog::Redacted),
     }
 }

@@ -55,6 +55,7 @@ impl Config {
             ("admin.bind", self.admin.bind != new.admin.bind),
             ("admin.token_file", self.admin.token_file != new.admin.token_file),
             ("admin.token_env", self.admin.token_file.is_none() && self.admin.tokens != new.admin.tokens),
+            ("admin.tls_cert", self.admin.tls != new.admin.tls),
             ("health.bind", self.health.bind != new.health.bind),
             ("mongo", self.mongo != new.mongo),
             ("media.mode", media.mode != new.media.mode),
@@ -79,19 +80,10 @@ impl Config {
             ("door.name", door.name != new.door.name),
             ("door.public_url", door.public_url != new.door.public_url),
             ("door.state_dir", door.state_dir != new.door.state_dir),
-            ("http.connect", http.connect != new.http.connect),
-            ("http.first_byte", http.first_byte != new.http.first_byte),
-            ("http.idle", http.idle != new.http.idle),
-            ("http.client_idle", http.client_idle != new.http.client_idle),
-            ("http.keep_idle", http.keep_idle != new.http.keep_idle),
-            ("http.max_idle", http.max_idle != new.http.max_idle),
-            ("http.max_connections", http.max_connections != new.http.max_connections),
-            ("http.tunnels", http.tunnels != new.http.tunnels),
             ("telemetry.json", self.telemetry.json != new.telemetry.json),
             ("telemetry.otlp_endpoint", self.telemetry.otlp_endpoint != new.telemetry.otlp_endpoint),
+            ("telemetry.otlp_ca", self.telemetry.otlp_ca != new.telemetry.otlp_ca),
             ("telemetry.access_log", self.telemetry.access_log != new.telemetry.access_log),
-            ("telemetry.access_log", self.telemetry.access_log != new.telemetry.access_log),
-            ("telemetry.otlp_endpoint", self.telemetry.otlp_endpoint != new.telemetry.otlp_endpoint),
         ] {
             if differs {
                 problems.add(key, FIXED);

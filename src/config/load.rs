@@ -268,17 +268,17 @@ mod tests {
     }
 
     #[test]
-    fn a_collector_is_an_http_address() {
+    fn a_collector_is_an_address_of_http_or_https() {
         let with = |endpoint: &str| format!("{LEAST}[telemetry]\notlp_endpoint = \"{endpoint}\"\n");
         for (text, shown) in [
             ("http://127.0.0.1:4318", "http://127.0.0.1:4318/v1/traces"),
             ("http://otel.internal", "http://otel.internal:4318/v1/traces"),
             ("http://[::1]:80/otlp/v1/traces", "http://[::1]:80/otlp/v1/traces"),
+            ("https://otel.example:443/v1/traces", "https://otel.example:443/v1/traces"),
         ] {
             assert_eq!(good(&with(text)).telemetry.otlp_endpoint.unwrap().to_string(), shown);
         }
-        for text in
-            ["127.0.0.1:4318", "https://otel", "http://", "http://a b", "http://h:x", "http://u@h", "http://::1"]
+        for text in ["127.0.0.1:4318", "otel://otel", "http://", "http://a b", "http://h:x", "http://u@h", "http://::1"]
         {
             assert!(bad(&with(text)).starts_with("telemetry.otlp_endpoint: "), "{text}");
         }

@@ -148,12 +148,25 @@ pub enum TlsVersion {
 /// The admin listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admin {
-    /// `bind`, default `127.0.0.1:9090`. Any address but loopback needs a token.
+    /// `bind`, default `127.0.0.1:9090`. Any address but loopback needs a token, or callers with certificates.
     pub bind: SocketAddr,
     /// The bearer tokens, read from `token_file` or the variable that `token_env` names; none: nobody is asked for one.
     pub tokens: Vec<AdminToken>,
     /// `token_file`, which is read again when it changes.
     pub token_file: Option<PathBuf>,
+    /// `tls_cert`, `tls_key` and `client_ca`, which are read again when they change; default none: plain HTTP.
+    pub tls: Option<AdminTls>,
+}
+
+/// The admin listener's TLS; all of them PEM files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdminTls {
+    /// `tls_cert`: the listener's certificate, then its issuers.
+    pub cert: PathBuf,
+    /// `tls_key`: its key.
+    pub key: PathBuf,
+    /// `client_ca`: only callers with a certificate of these authorities are let in.
+    pub client_ca: Option<PathBuf>,
 }
 
 /// One bearer token of the admin API.
@@ -516,6 +529,8 @@ pub struct Telemetry {
     pub json: bool,
     /// `otlp_endpoint`, default none: where sessions' traces go, as OTLP over HTTP.
     pub otlp_endpoint: Option<HttpEndpoint>,
+    /// `otlp_ca`, default the public authorities: a PEM file with those that an `https://` collector is known by.
+    pub otlp_ca: Option<PathBuf>,
     /// `access_log`, default `redacted`: a line per finished session and request.
     pub access_log: AccessLog,
 }
@@ -531,9 +546,11 @@ pub enum AccessLog {
     Full,
 }
 
-/// A collector of traces: `http://HOST[:PORT][/PATH]`; the path is `/v1/traces` where none is written.
+/// A collector of traces: `http://HOST[:PORT][/PATH]`, or `https://…`; the path is `/v1/traces` where none is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpEndpoint {
+    /// `https`.
+    pub tls: bool,
     /// A name or an address, an IPv6 address without its brackets.
     pub host: String,
     /// Default 4318.
@@ -555,7 +572,7 @@ impl HttpEndpoint {
 
 impl std::fmt::Display for HttpEndpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "http://{}{}", self.authority(), self.path)
+        write!(f, "{}://{}{}", if self.tls { "https" } else { "http" }, self.authority(), self.path)
     }
 }
 
@@ -563,7 +580,12 @@ impl std::str::FromStr for HttpEndpoint {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
-        let rest = text.strip_prefix("http://").ok_or(())?;
+        let (scheme, rest) = text.split_once("://").ok_or(())?;
+        let tls = match scheme {
+            "http" => false,
+            "https" => true,
+            _ => return Err(()),
+        };
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         let legal = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#@\\\"<>".contains(&byte));
         let bracketed = authority.strip_prefix('[').and_then(|rest| rest.split_once(']'));
@@ -576,6 +598,6 @@ impl std::str::FromStr for HttpEndpoint {
         }
         let port = port.map_or(Ok(4318), |port| port.parse().map_err(drop))?;
         let path = if path.is_empty() { "/v1/traces".to_owned() } else { format!("/{path}") };
-        Ok(Self { host: host.to_owned(), port, path })
+        Ok(Self { tls, host: host.to_owned(), port, path })
     }
 }

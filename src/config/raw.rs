@@ -62,7 +62,14 @@ tables! {
     /// `[[tls.certificates]]`
     RawCertificate { cert: String, key: String }
     /// `[admin]`
-    RawAdmin { bind: SocketAddr, token_file: String, token_env: String }
+    RawAdmin {
+        bind: SocketAddr,
+        token_file: String,
+        token_env: String,
+        tls_cert: String,
+        tls_key: String,
+        client_ca: String,
+    }
     /// `[health]`
     RawHealth { bind: SocketAddr, probe_interval: Duration, probe_timeout: Duration, probe_path: String }
     /// `[mongo]`
@@ -113,7 +120,7 @@ tables! {
     /// `[door]`
     RawDoor { name: String, public_url: String, state_dir: String }
     /// `[telemetry]`
-    RawTelemetry { log: String, json: bool, otlp_endpoint: HttpEndpoint, access_log: AccessLog }
+    RawTelemetry { log: String, json: bool, otlp_endpoint: HttpEndpoint, otlp_ca: String, access_log: AccessLog }
 }
 
 /// The whole file.

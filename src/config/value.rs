@@ -193,8 +193,7 @@ impl FromGiven for HttpEndpoint {
     fn read(given: Given<'_>) -> Result<Self, String> {
         const WANTED: &str = "the address of a collector such as \"http://127.0.0.1:4318\"";
         let text = given.text(WANTED)?.trim();
-        text.parse()
-            .map_err(|()| format!("{text:?} is none; write {WANTED} (over TLS: run a collector beside the door)"))
+        text.parse().map_err(|()| format!("{text:?} is none; write {WANTED}"))
     }
 }
 

@@ -32,7 +32,7 @@ use super::{
     transport::Transport,
     visitor::{Visitor, is_trusted},
 };
-use crate::{config::Proxy, domain::ids::ClientAddr, net, shutdown::Shutdown, telemetry::metrics::Trouble};
+use crate::{config::Proxy, domain::ids::ClientAddr, shutdown::Shutdown, telemetry::metrics::Trouble};
 
 /// Bytes of a request head; a larger one is a 431. SDKs send below 2 KiB.
 const MAX_HEAD: usize = 16 * 1024;
@@ -52,9 +52,6 @@ struct Connection {
 
 /// Runs one connection to its end.
 pub(super) async fn run(stream: TcpStream, peer: SocketAddr, seat: Seat, settings: Arc<Settings>, shared: Arc<Shared>) {
-    if let Err(error) = net::tune(&stream) {
-        return tracing::debug!(%error, "the client was gone before it was served");
-    }
     let metrics = shared.front.metrics.clone();
     if let Err(trouble) = serve(stream, peer, seat, settings, shared).await {
         metrics.connection_ended(trouble);

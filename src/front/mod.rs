@@ -24,7 +24,7 @@ use std::{fmt, sync::Arc};
 
 pub use listener::{Listening, Settings, serve};
 pub use locate::{Locate, Peers};
-pub use tls::{CertificateError, Tls, TlsError};
+pub use tls::{Tls, TlsError};
 
 use arc_swap::ArcSwap;
 use tokio::{net::TcpStream, sync::Semaphore};

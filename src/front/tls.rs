@@ -25,13 +25,13 @@ use rustls::{
 use tokio::{net::TcpStream, sync::Notify};
 use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 
-pub use self::certificates::CertificateError;
 use self::{
     certificates::{Loaded, Resolver},
     challenge::Challenges,
 };
 use crate::{
     config::{self, TlsVersion},
+    net::pem::CertificateError,
     shutdown::Shutdown,
     telemetry::metrics::Metrics,
 };

@@ -28,6 +28,7 @@ mod socket;
 mod tcp;
 #[cfg(test)]
 mod tests;
+mod told;
 mod wire;
 mod worker;
 
@@ -40,10 +41,21 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use tokio::{net::TcpStream, sync::broadcast};
+use tokio::{
+    net::TcpStream,
+    sync::{broadcast, watch},
+};
 
 pub use self::desk::Watch;
-use self::{bound::Bound, desk::Desk, known::Known, mailbox::Mailbox, tcp::Acceptor, worker::Worker};
+use self::{
+    bound::Bound,
+    desk::Desk,
+    known::Known,
+    mailbox::Mailbox,
+    tcp::Acceptor,
+    told::{LOOK_AGAIN, Told},
+    worker::Worker,
+};
 use crate::{
     config,
     domain::{
@@ -111,7 +123,7 @@ struct Inner {
     address: SocketAddr,
     known: Known,
     tcp: Acceptor,
-    public: Vec<PublicCandidate>,
+    told: Arc<Told>,
     private: Option<SocketAddr>,
     threads: Vec<Arc<Mailbox>>,
     stats: Vec<Arc<ArcSwap<Stats>>>,
@@ -140,8 +152,12 @@ impl Media {
         shutdown: &Shutdown,
     ) -> Result<Self, MediaError> {
         let bound = Bound::open(config)?;
-        let mut public =
-            address::public(config, bound.address, || discover::public_address(config, &bound.threads[0][0]))?;
+        let mut found = None;
+        let mut public = address::public(config, bound.address, || {
+            let ip = discover::public_address(config, &bound.threads[0][0])?;
+            found = Some(ip);
+            Ok(ip)
+        })?;
         for listener in ice_tcp {
             public.extend(address::ice_tcp(config, *listener, &public)?);
         }
@@ -151,7 +167,7 @@ impl Media {
             address: bound.address,
             known: Known::default(),
             tcp: Acceptor::new(metrics.clone(), shutdown.clone()),
-            public,
+            told: Arc::new(Told::new(public)),
             private,
             threads: Vec::new(),
             stats: Vec::new(),
@@ -171,6 +187,11 @@ impl Media {
         }
         tracing::info!(address = %media.address, threads = running.len(), "media relay");
         shutdown.spawn(end(media.threads.clone(), running, shutdown.clone()));
+        if let Some(found) = found {
+            let following = told::follow(Arc::downgrade(&media.told), config.clone(), found, LOOK_AGAIN);
+            let stop = shutdown.child();
+            shutdown.spawn(async move { stop.run_until_cancelled(following).await });
+        }
         Ok(Self(Arc::new(media)))
     }
 
@@ -186,9 +207,15 @@ impl Media {
         self.0.tcp.take(stream, client.0, read);
     }
 
-    /// What clients are told to send to.
-    pub fn public(&self) -> &[PublicCandidate] {
-        &self.0.public
+    /// What clients are told to send to. It changes where the address was found out, and is another one now: clients that
+    /// come from then on are told that.
+    pub fn public(&self) -> Arc<Vec<PublicCandidate>> {
+        self.0.told.now()
+    }
+
+    /// Hears when [`Media::public`] has changed.
+    pub fn moved(&self) -> watch::Receiver<()> {
+        self.0.told.moved()
     }
 
     /// The private candidate that nodes are told; `None`: they learn it from the first packet.

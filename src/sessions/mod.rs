@@ -151,9 +151,10 @@ impl Sessions {
         over_limit: Arc<dyn Fn(bool) + Send + Sync>,
         shutdown: Shutdown,
     ) -> Self {
-        let exporter = config.telemetry.otlp_endpoint.clone();
-        let exporter =
-            exporter.map(|endpoint| Exporter::start(endpoint, config.door.name.clone(), metrics.clone(), &shutdown));
+        let (traces, door) = (&config.telemetry, &config.door.name);
+        let exporter = traces.otlp_endpoint.clone().map(|endpoint| {
+            Exporter::start(endpoint, traces.otlp_ca.clone(), door.clone(), metrics.clone(), &shutdown)
+        });
         let directory = Directory::telling(exporter);
         if let Some(media) = &media {
             shutdown.spawn(tell_media(media.events(), directory.clone(), shutdown.child()));
@@ -280,7 +281,7 @@ fn tell_move(directory: &Directory, event: &relay::Event) {
 /// How the relay is reached, as sessions tell clients and nodes.
 fn relay_side(media: &Media, config: &Config) -> Arc<RelaySide> {
     Arc::new(RelaySide {
-        public: media.public().to_vec(),
+        public: media.public().as_ref().clone(),
         private: media.private(),
         node_ports: config.media.node_ports.clone(),
     })

@@ -1,14 +1,25 @@
 //! Logs: on stderr, for people or as JSON, with a filter that can be changed while the door runs.
 //!
+//! Lines are written by a thread of their own: a reader of stderr that hangs costs lines, which are counted, and no client
+//! waits for it.
+//!
 //! What the levels mean: `trace` per packet or message, `debug` a path not taken and anything with a client's address,
 //! `info` a session opened, placed, closed, `warn` worth waking someone, `error` we stop.
 
+use std::io::{self, BufWriter, IsTerminal};
+
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{
     EnvFilter, Registry, filter::LevelFilter, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt,
 };
 
 /// Libraries speak of their own affairs at `info`; a filter that names them wins over this.
 const QUIET: &str = "mongodb=warn,webrtc=warn,rtc=warn,rtc_ice=error,rtc_sctp=error,rtc_dtls=error,hyper=warn,h2=warn";
+
+/// Lines that wait to be written; one more is dropped and counted.
+const WAITING: usize = 16_384;
+/// Bytes that are written at once where many lines wait.
+const AT_ONCE: usize = 64 * 1024;
 
 /// Why logging could not start or a filter was refused.
 #[derive(Debug, thiserror::Error)]
@@ -23,7 +34,15 @@ pub enum LogError {
 
 /// Changes the filter of running logs. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct LogHandle(reload::Handle<EnvFilter, Registry>);
+pub struct LogHandle {
+    filter: reload::Handle<EnvFilter, Registry>,
+    lost: ErrorCounter,
+}
+
+/// Writes the logs. When it drops, what still waits is written, for up to a second.
+#[derive(Debug)]
+#[must_use = "without it nothing is written"]
+pub struct LogWriter(#[expect(dead_code, reason = "its drop is what it is for")] WorkerGuard);
 
 impl LogHandle {
     /// Puts a new filter in force, at once and for all threads.
@@ -32,12 +51,17 @@ impl LogHandle {
     /// [`LogError::Filter`]; the old filter stays.
     pub fn set(&self, filter: &str) -> Result<(), LogError> {
         let parsed = parse(filter)?;
-        self.0.reload(parsed).map_err(|why| LogError::Filter(filter.to_owned(), why.to_string()))
+        self.filter.reload(parsed).map_err(|why| LogError::Filter(filter.to_owned(), why.to_string()))
     }
 
     /// The filter in force, as its parts; empty if the logs have ended.
     pub fn now(&self) -> String {
-        self.0.with_current(ToString::to_string).unwrap_or_default()
+        self.filter.with_current(ToString::to_string).unwrap_or_default()
+    }
+
+    /// Lines that were not written, since too many waited.
+    pub fn lost(&self) -> u64 {
+        self.lost.dropped_lines() as u64
     }
 }
 
@@ -45,17 +69,20 @@ impl LogHandle {
 ///
 /// # Errors
 /// A bad filter, or logs that were already started.
-pub fn start(filter: &str, json: bool) -> Result<LogHandle, LogError> {
+pub fn start(filter: &str, json: bool) -> Result<(LogHandle, LogWriter), LogError> {
     let (filter, handle) = reload::Layer::new(parse(filter)?);
     let base = tracing_subscriber::registry().with(filter);
+    let builder = NonBlockingBuilder::default().buffered_lines_limit(WAITING).lossy(true).thread_name("logs");
+    // The thread writes what it has gathered as soon as no line waits.
+    let (lines, writer) = builder.finish(BufWriter::with_capacity(AT_ONCE, io::stderr()));
+    let lost = lines.error_counter();
     let started = if json {
-        base.with(fmt::layer().json().flatten_event(true).with_writer(std::io::stderr)).try_init()
+        base.with(fmt::layer().json().flatten_event(true).with_writer(lines)).try_init()
     } else {
-        let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
-        base.with(fmt::layer().with_ansi(colour).with_writer(std::io::stderr)).try_init()
+        base.with(fmt::layer().with_ansi(io::stderr().is_terminal()).with_writer(lines)).try_init()
     };
     started.map_err(|_| LogError::Taken)?;
-    Ok(LogHandle(handle))
+    Ok((LogHandle { filter: handle, lost }, LogWriter(writer)))
 }
 
 /// Says whether a text is a filter, without starting anything.

@@ -146,6 +146,7 @@ struct Inner {
     http: HttpMetrics,
     front: FrontMetrics,
     traces: Counters<1>,
+    log_lines_lost: Counter,
     capacity_legs: Gauges<1>,
     capacity_nodes: Gauges<1>,
     minutes_to_full: Family<Labels<1>, Gauge<f64, std::sync::atomic::AtomicU64>>,
@@ -307,6 +308,11 @@ impl Metrics {
         self.0.traces.get_or_create(&[word("result", result)]).inc_by(count as u64);
     }
 
+    /// So many log lines were not written since the start, before a scrape.
+    pub fn log_lines_lost(&self, so_far: u64) {
+        catch_up(&self.0.log_lines_lost, so_far);
+    }
+
     /// What the cluster still takes, before a scrape: legs that fit, nodes that take them, and minutes until it is full
     /// at the present rate.
     pub fn capacity(&self, kind: Kind, room: Room, minutes_to_full: Option<f64>) {
@@ -409,6 +415,7 @@ impl Inner {
             http: HttpMetrics::new(&mut book),
             front: FrontMetrics::new(&mut book),
             traces: book.counters("traces", &["result"], "sessions' traces, by what became of them"),
+            log_lines_lost: book.counter("log_lines_lost", "log lines that were not written, since too many waited"),
             capacity_legs: book.gauges("capacity_legs", &["kind"], "legs that still fit on the cluster's nodes"),
             capacity_nodes: book.gauges("capacity_nodes", &["kind"], "nodes that take legs of this kind now"),
             minutes_to_full: {

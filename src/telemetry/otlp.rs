@@ -4,18 +4,24 @@
 //! Whoever has a trace hands it over and never waits: a full queue, or a collector that is away, costs spans, which are
 //! counted, and nothing else.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    path::PathBuf,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::{Request, client::conn::http1, header};
-use hyper_util::rt::TokioIo;
+use http_body_util::Full;
+use hyper::{Request, header};
 use serde_json::{Value, json};
-use tokio::{net::TcpStream, sync::mpsc, time::timeout};
+use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::metrics::Metrics;
-use crate::{config::HttpEndpoint, shutdown::Shutdown};
+use crate::{
+    config::HttpEndpoint,
+    net::ask::{AskError, Asker},
+    shutdown::Shutdown,
+};
 
 /// Traces that wait to be sent; one more is dropped and counted.
 const QUEUE: usize = 2048;
@@ -25,6 +31,8 @@ const BATCH: usize = 128;
 const GATHER: Duration = Duration::from_secs(2);
 /// For one request, from the dial to the end of its answer.
 const REQUEST: Duration = Duration::from_secs(5);
+/// Bytes of an answer, which nobody reads.
+const LARGEST_ANSWER: usize = 1 << 20;
 /// At the door's end, for all that is left.
 const PARTING: Duration = Duration::from_secs(1);
 
@@ -70,10 +78,20 @@ pub struct Exporter {
 }
 
 impl Exporter {
-    /// Starts sending to `endpoint` in the name of `door`; ends with `shutdown`, after what is queued then.
-    pub fn start(endpoint: HttpEndpoint, door: String, metrics: Metrics, shutdown: &Shutdown) -> Self {
+    /// Starts sending to `endpoint`, which over TLS is known by the authorities in this file, or by the public ones, in the
+    /// name of `door`; ends with `shutdown`, after what is queued then.
+    pub fn start(
+        endpoint: HttpEndpoint,
+        authorities: Option<PathBuf>,
+        door: String,
+        metrics: Metrics,
+        shutdown: &Shutdown,
+    ) -> Self {
         let (queue, waiting) = mpsc::channel(QUEUE);
-        let sender = Sender { endpoint, door, metrics: metrics.clone(), said: false };
+        if let Err(error) = Asker::new(authorities.as_deref(), None) {
+            tracing::error!(%error, "telemetry.otlp_ca cannot be used: no trace is delivered until it can");
+        }
+        let sender = Sender { endpoint, authorities, door, metrics: metrics.clone(), said: false };
         shutdown.spawn(sender.run(waiting, shutdown.child()));
         Self { queue, metrics }
     }
@@ -88,6 +106,7 @@ impl Exporter {
 
 struct Sender {
     endpoint: HttpEndpoint,
+    authorities: Option<PathBuf>,
     door: String,
     metrics: Metrics,
     /// The trouble was told; said again only after it ended.
@@ -135,29 +154,13 @@ impl Sender {
         }
     }
 
-    async fn post(&self, body: Bytes) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let HttpEndpoint { host, port, path } = &self.endpoint;
-        let stream = TcpStream::connect((host.as_str(), *port)).await?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        let request = Request::post(path)
-            .header(header::HOST, self.endpoint.authority())
+    async fn post(&self, body: Bytes) -> Result<(), AskError> {
+        let request = Request::post(self.endpoint.to_string())
             .header(header::CONTENT_TYPE, "application/json")
-            .header(header::CONNECTION, "close")
             .body(Full::new(body))?;
-        let exchange = async {
-            let answer = sender.send_request(request).await?;
-            let status = answer.status();
-            // The answer may name spans that were refused; nothing could be done about it.
-            let _ = answer.into_body().collect().await?;
-            Ok::<_, hyper::Error>(status)
-        };
-        let mut connection = std::pin::pin!(connection);
-        let mut exchange = std::pin::pin!(exchange);
-        let status = tokio::select! {
-            status = &mut exchange => status?,
-            // The connection may end before its last answer was looked at.
-            _ = &mut connection => exchange.await?,
-        };
+        // The answer may name spans that were refused; nothing could be done about it.
+        let asker = Asker::new(self.authorities.as_deref(), None)?;
+        let status = asker.send(request, LARGEST_ANSWER).await?.status();
         if status.is_success() { Ok(()) } else { Err(format!("the collector answered {status}").into()) }
     }
 }
@@ -254,7 +257,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint: HttpEndpoint = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
         let (shutdown, metrics) = (Shutdown::new(), Metrics::new());
-        let exporter = Exporter::start(endpoint, "door-1".into(), metrics.clone(), &shutdown);
+        let exporter = Exporter::start(endpoint, None, "door-1".into(), metrics.clone(), &shutdown);
         exporter.send(trace(7));
         let (head, body) = take(&listener).await;
         assert!(head.starts_with("post /v1/traces http/1.1"), "{head}");
@@ -274,7 +277,7 @@ mod tests {
     async fn a_collector_that_is_away_costs_traces_and_nobody_waits() {
         let (shutdown, metrics) = (Shutdown::new(), Metrics::new());
         let endpoint: HttpEndpoint = "http://127.0.0.1:1".parse().unwrap();
-        let exporter = Exporter::start(endpoint, "door-1".into(), metrics.clone(), &shutdown);
+        let exporter = Exporter::start(endpoint, None, "door-1".into(), metrics.clone(), &shutdown);
         for nth in 0..QUEUE as u64 + 10 {
             exporter.send(trace(nth));
         }

@@ -57,7 +57,7 @@ async fn a_changed_file_comes_into_force_and_every_session_goes_on() {
     .await;
     assert_eq!(door.health().await, 503, "all seats are taken");
     assert!(Socket::open(&door.url()).await.is_err());
-    assert!(door.log().contains(" DEBUG "), "{}", door.log());
+    door.logged(&[" DEBUG "]).await;
     for socket in idle.iter().chain([&client]) {
         socket.say(json!({ "command": "ping" }));
         socket.until_message("a pong", |message| message["command"] == "pong").await;
@@ -77,7 +77,7 @@ async fn what_cannot_change_is_named_and_nothing_of_the_rest_is_taken() {
     door.rewrite(&text.replace("ports = [0]", "ports = [1]").replace("LiveApp = {}\n", "LiveApp = {}\nOther = {}\n"));
 
     until_counted(&door, REFUSED, 1.0).await;
-    assert!(door.log().contains("media.ports"), "{}", door.log());
+    door.logged(&["media.ports"]).await;
     assert_eq!(status(&door, "Other").await, "404");
     // A file that is no configuration at all, asked for by signal.
     door.rewrite("nonsense");

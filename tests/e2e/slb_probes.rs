@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use crate::support::{
-    ams_client::Plan,
+    ams_client::{Plan, Socket},
     cluster::{Door, Nodes, asked, eventually},
     process::http,
 };
@@ -80,14 +80,22 @@ async fn every_products_probe_is_answered_without_mongodb_without_host_and_witho
     // What the start itself has to say comes first.
     eventually("the store's absence is told", async || door.log().contains("MongoDB") || door.log().contains("store"))
         .await;
-    let lines = |log: String| log.lines().filter(|line| !line.contains("store") && !line.contains("mongo")).count();
-    let before = lines(door.log());
+    // Lines come in their order: once a session's is there, all before it are.
+    let lines = async |nth: usize| {
+        let session = Socket::open(&door.url()).await.unwrap();
+        let opened = |log: &str| log.lines().filter(|line| line.contains("session opened")).count();
+        eventually("a session's line is there", async || opened(&door.log()) == nth).await;
+        drop(session);
+        let own = ["store", "mongo", "session"];
+        door.log().lines().filter(|line| !own.iter().any(|word| line.contains(word))).count()
+    };
+    let before = lines(1).await;
     for address in [door.http().to_owned(), health_port(&door)] {
         for (who, request, keeps) in PROBES {
             assert_eq!(probe(&address, request, keeps).await, 200, "{who} at {address}");
         }
     }
-    assert_eq!(lines(door.log()), before, "{}", door.log());
+    assert_eq!(lines(2).await, before, "{}", door.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -26,7 +26,7 @@ use tokio::{net::TcpListener, sync::watch};
 use tokio_rustls::TlsAcceptor;
 use x509_parser::{certification_request::X509CertificationRequest, prelude::FromDer};
 
-use super::front::{challenger, shown, tls};
+use super::front::{authority, challenger, shown, tls};
 
 /// The extension of RFC 8737, with a SHA-256 digest inside.
 const ACME_IDENTIFIER: &str = "1.3.6.1.5.5.7.1.31";
@@ -74,13 +74,7 @@ type Answer = Result<(StatusCode, Vec<(&'static str, String)>, Value), String>;
 impl AcmeServer {
     /// Starts it on loopback.
     pub async fn start() -> Self {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
-        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        params.distinguished_name.push(rcgen::DnType::CommonName, "test authority");
-        let root_pem = params.self_signed(&key).unwrap().pem();
-        let issuer = Issuer::new(params, key);
-
+        let (root_pem, issuer) = authority("test authority");
         let own_key = KeyPair::generate().unwrap();
         let own = CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
         let own = own.signed_by(&own_key, &issuer).unwrap();

@@ -12,7 +12,7 @@ use std::{
 };
 
 use futures_util::{SinkExt, StreamExt};
-use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+use rcgen::{CertificateParams, DnType, Issuer, KeyPair, date_time_ymd};
 use rustls::{
     ClientConfig, DigitallySignedStruct, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -53,6 +53,16 @@ impl Identity {
         Self { cert_pem: cert.pem(), key_pem: key.serialize_pem(), der: cert.der().clone() }
     }
 
+    /// For somebody of this name at these hosts, as `issuer` says.
+    pub fn issued(subject: &str, hosts: &[&str], issuer: &Issuer<'_, KeyPair>) -> Self {
+        let key = KeyPair::generate().expect("a key pair");
+        let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
+        let mut params = CertificateParams::new(hosts).expect("host names");
+        params.distinguished_name.push(DnType::CommonName, subject);
+        let cert = params.signed_by(&key, issuer).expect("the authority signs");
+        Self { cert_pem: cert.pem(), key_pem: key.serialize_pem(), der: cert.der().clone() }
+    }
+
     /// Writes both files; returns their entry of `tls.certificates`.
     pub fn write(&self, dir: &Path, name: &str) -> String {
         let [cert, key] = files(dir, name);
@@ -60,6 +70,16 @@ impl Identity {
         put(&key, &self.key_pem);
         format!("{{ cert = {cert:?}, key = {key:?} }}")
     }
+}
+
+/// An authority of this name, as PEM and as what signs.
+pub fn authority(name: &str) -> (String, Issuer<'static, KeyPair>) {
+    let key = KeyPair::generate().expect("a key pair");
+    let mut params = CertificateParams::new(Vec::<String>::new()).expect("no names");
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params.distinguished_name.push(DnType::CommonName, name);
+    let pem = params.self_signed(&key).expect("it signs itself").pem();
+    (pem, Issuer::new(params, key))
 }
 
 /// The files of [`Identity::write`].

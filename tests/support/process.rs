@@ -5,7 +5,7 @@ use std::{
     os::fd::AsRawFd,
     process::Stdio,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
@@ -108,6 +108,19 @@ impl Process {
     /// What it has logged so far.
     pub fn log(&self) -> String {
         self.log.lock().expect("the log's reader does not panic").clone()
+    }
+
+    /// The first line that it logs with all of these words, once it does: lines come a little after what they tell of.
+    pub async fn logged(&self, words: &[&str]) -> String {
+        let begun = Instant::now();
+        loop {
+            let log = self.log();
+            if let Some(line) = log.lines().find(|line| words.iter().all(|word| line.contains(word))) {
+                return line.to_owned();
+            }
+            assert!(begun.elapsed() < READY_LIMIT, "no line with {words:?} in\n{log}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     pub fn pid(&self) -> u32 {

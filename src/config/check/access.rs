@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration}
 use super::{SECOND, within};
 use crate::{
     config::{
-        Admin, AdminToken, App, Apps, Mongo, Problems, RESERVED_APPS, Secret,
+        Admin, AdminTls, AdminToken, App, Apps, Mongo, Problems, RESERVED_APPS, Secret,
         raw::{RawAdmin, RawApp, RawMongo},
     },
     domain::ids::AppName,
@@ -18,12 +18,13 @@ const MOST_TOKENS: usize = 64;
 
 pub(super) fn admin(raw: RawAdmin, environment: &BTreeMap<String, String>, problems: &mut Problems) -> Admin {
     let bind: SocketAddr = raw.bind.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 9090)));
-    let wants_token = raw.token_file.is_some() || raw.token_env.is_some();
+    let is_guarded = raw.token_file.is_some() || raw.token_env.is_some() || raw.client_ca.is_some();
+    let tls = admin_tls([raw.tls_cert, raw.tls_key, raw.client_ca], problems);
     let token_file = raw.token_file.as_ref().map(PathBuf::from);
     let (key, given) = match (raw.token_file, raw.token_env) {
         (Some(_), Some(_)) => {
             problems.add("admin.token_file", "stands beside admin.token_env; keep one of them");
-            return Admin { bind, tokens: Vec::new(), token_file: None };
+            return Admin { bind, tokens: Vec::new(), token_file: None, tls: None };
         }
         (Some(path), None) => {
             let read = std::fs::read_to_string(&path);
@@ -41,11 +42,33 @@ pub(super) fn admin(raw: RawAdmin, environment: &BTreeMap<String, String>, probl
         problems.add(key, why);
         Vec::new()
     });
-    if !bind.ip().to_canonical().is_loopback() && !wants_token {
-        let what = "is not a loopback address, so the admin API needs a token; set admin.token_file or admin.token_env";
+    if !bind.ip().to_canonical().is_loopback() && !is_guarded {
+        let what = "is not a loopback address, so the admin API needs a token; set admin.token_file or admin.token_env \
+                    (or admin.client_ca: certificates of callers)";
         problems.add("admin.bind", format!("{bind} {what}"));
     }
-    Admin { bind, tokens, token_file }
+    Admin { bind, tokens, token_file, tls }
+}
+
+fn admin_tls([cert, key, client_ca]: [Option<String>; 3], problems: &mut Problems) -> Option<AdminTls> {
+    let client_ca = client_ca.map(PathBuf::from);
+    match (cert, key) {
+        (Some(cert), Some(key)) => Some(AdminTls { cert: cert.into(), key: key.into(), client_ca }),
+        (None, None) => {
+            if client_ca.is_some() {
+                problems.add("admin.client_ca", "needs TLS; set admin.tls_cert and admin.tls_key");
+            }
+            None
+        }
+        (None, Some(_)) => {
+            problems.add("admin.tls_cert", "is missing; write the path of the PEM file that admin.tls_key belongs to");
+            None
+        }
+        (Some(_), None) => {
+            problems.add("admin.tls_key", "is missing; write the path of the PEM file with the key of admin.tls_cert");
+            None
+        }
+    }
 }
 
 /// Reads tokens: one per line, alone or as `NAME: TOKEN`; empty lines and those that begin with `#` are left out.

@@ -168,7 +168,7 @@ impl Session {
             }
             // The record said that it is live, so the node is behind; but a token may be consumed by the attempt.
             Refusal::NotYet if leg.purpose == Purpose::Play && !leg.has_token => RetryCause::NotYet,
-            // The old node has not let go of it yet.
+            // The old node has not let go of it yet; one that said of itself that a play has ended may not have either.
             Refusal::InUse if leg.moving.is_some() => RetryCause::NotYet,
             Refusal::Doubtful | Refusal::NotYet | Refusal::InUse | Refusal::Permanent => {
                 if leg.moving.is_some() {

@@ -92,6 +92,8 @@ pub(super) struct Moving {
     pub(super) old: Option<Old>,
     /// The old node said that the stream has ended; the client hears it if the stream does not come back.
     pub(super) finished: Option<Text>,
+    /// The move was told of; a play that follows its stream moves only once there is somewhere to go.
+    pub(super) told: bool,
 }
 
 /// A leg as it is on the node that it is about to leave.
@@ -115,7 +117,7 @@ pub(super) struct Gap {
 
 impl Moving {
     pub(super) fn begin(from: NodeId, cause: MoveCause, old: Option<Old>, now: Instant) -> Self {
-        Self { since: now, confirm_by: now, from, cause, old, finished: None }
+        Self { since: now, confirm_by: now, from, cause, old, finished: None, told: cause != MoveCause::Finished }
     }
 }
 

@@ -150,6 +150,25 @@ fn a_play_whose_stream_has_moved_follows_it_and_its_client_does_not_hear_of_an_e
 }
 
 #[test]
+fn a_play_that_follows_its_stream_to_a_node_that_has_not_let_go_of_it_is_asked_again() {
+    let mut bench = playing();
+    bench.node("e1", PLAY_FINISHED);
+    let mut ticket = 2;
+    for refusal in ["already_playing", "no_stream_exist"] {
+        bench.take(Input::Placed { ticket: Ticket(ticket), result: Ok(tests::placed("e1")) });
+        bench.node("e1", &format!(r#"{{"command":"error","definition":"{refusal}","streamId":"s"}}"#));
+        assert!(!bench.said().iter().any(|said| matches!(said, Output::ToClient(_))));
+        bench.wait(250);
+        ticket += 1;
+    }
+    bench.take(Input::Placed { ticket: Ticket(ticket), result: Ok(tests::placed("e1")) });
+    bench.node("e1", OFFER).node("e1", PLAY_STARTED);
+    assert_eq!(bench.said().last(), Some(&to_client(PLAY_STARTED)));
+    let told = bench.moves().iter().filter(|fact| matches!(fact, Fact::Moving { .. })).count();
+    assert_eq!(told, 1, "one move, however often it was asked for");
+}
+
+#[test]
 fn a_play_whose_stream_has_ended_hears_its_nodes_own_words() {
     let mut bench = playing();
     bench.node("e1", PLAY_FINISHED);

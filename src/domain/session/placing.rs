@@ -198,8 +198,10 @@ impl Session {
 
     /// A play that follows its stream begins to move only now: until then the stream might have ended.
     fn tell_following(&mut self, at: usize) {
-        let leg = &self.legs[at];
-        let Some(moving) = leg.moving.as_ref().filter(|moving| moving.finished.is_some()) else { return };
+        let leg = &mut self.legs[at];
+        let follows = leg.moving.as_mut().filter(|moving| moving.finished.is_some() && !moving.told);
+        let Some(moving) = follows else { return };
+        moving.told = true;
         if let (Some(kind), Some(stream)) = (leg.purpose.kind(), leg.stream.clone()) {
             let (from, cause) = (moving.from.clone(), moving.cause);
             self.fact(Fact::Moving { kind, stream, from, cause });

@@ -195,7 +195,7 @@ fn refusal(definition: &str) -> Refusal {
         "not_initialized_yet" | "data_store_not_available" => Refusal::NodeLocal,
         "license_suspended_please_renew_license" | "server_error_check_logs" => Refusal::Doubtful,
         "no_stream_exist" => Refusal::NotYet,
-        "streamIdInUse" => Refusal::InUse,
+        "streamIdInUse" | "already_publishing" | "already_playing" => Refusal::InUse,
         _ => Refusal::Permanent,
     }
 }

@@ -167,7 +167,8 @@ pub enum Refusal {
     Doubtful,
     /// `no_stream_exist`: not there, or not yet (facts/ams.md §5.2).
     NotYet,
-    /// `streamIdInUse`: another session publishes it; while a publisher moves, that may be its own old one.
+    /// `streamIdInUse`, `already_publishing`, `already_playing`: somebody has it there; while a leg moves, that may be the
+    /// leg itself, of which the node has not let go.
     InUse,
     /// Everything else reaches the client unchanged.
     Permanent,

@@ -15,15 +15,14 @@ use instant_acme::{
 };
 use tokio::time::{sleep, timeout};
 
-use super::{
-    Tls,
-    acme_http::AcmeHttp,
-    certificates::{Facts, Loaded, read_one},
-    challenge::Challenges,
-};
+use super::{Tls, acme_http::AcmeHttp, certificates::Loaded, challenge::Challenges};
 use crate::{
     clock,
     config::{self, Acme},
+    net::{
+        ask::Asker,
+        pem::{self, CertificateError, Facts},
+    },
 };
 
 /// After a failed order; doubled with each further one up to [`REST_MAX`]. Let's Encrypt allows five failures an hour.
@@ -54,6 +53,8 @@ enum AcmeError {
     Challenge(String),
     #[error("{path}")]
     Store { path: PathBuf, source: io::Error },
+    #[error("the authorities of the ACME server cannot be used")]
+    Authorities(#[from] CertificateError),
     #[error("the stored account is none")]
     Account(#[from] serde_json::Error),
     #[error("not within {ORDER:?}")]
@@ -64,7 +65,7 @@ enum AcmeError {
 pub(super) fn add_stored(loaded: &mut Loaded, acme: Option<&Acme>) {
     let Some(acme) = acme else { return };
     let stored = stored(acme);
-    match read_one(&stored) {
+    match pem::read_pair(&stored.cert, &stored.key) {
         Ok((key, facts)) => loaded.add(key, facts, &stored.cert),
         Err(error) => tracing::info!(%error, "no certificate from the ACME server yet"),
     }
@@ -74,6 +75,10 @@ pub(super) fn add_stored(loaded: &mut Loaded, acme: Option<&Acme>) {
 fn stored(acme: &Acme) -> config::Certificate {
     let file = acme.store.join("certificate.pem");
     config::Certificate { cert: file.clone(), key: file }
+}
+
+fn facts_of(certificate: &config::Certificate) -> Option<Facts> {
+    pem::read_pair(&certificate.cert, &certificate.key).ok().map(|(_, facts)| facts)
 }
 
 impl Tls {
@@ -86,7 +91,7 @@ impl Tls {
                 self.0.changed.notified().await;
                 continue;
             };
-            let wait = due(read_one(&stored(acme)).ok().map(|(_, facts)| facts).as_ref(), &acme.domains, clock::wall());
+            let wait = due(facts_of(&stored(acme)).as_ref(), &acme.domains, clock::wall());
             if !wait.is_zero() {
                 self.wait(wait.min(LOOK)).await;
                 continue;
@@ -157,8 +162,7 @@ async fn prove(order: &mut Order, challenges: &Challenges) -> Result<(), AcmeErr
 
 /// The account at this server, made if there is none yet.
 async fn account(acme: &Acme) -> Result<Account, AcmeError> {
-    let http = AcmeHttp::new(acme.root.as_deref());
-    let http = http.map_err(|source| AcmeError::Store { path: acme.root.clone().unwrap_or_default(), source })?;
+    let http = AcmeHttp(Asker::new(acme.root.as_deref(), None)?);
     let builder = Account::builder_with_http(Box::new(http));
     // An account is one server's.
     let file = acme.store.join(format!("account-{:08x}.json", crc32fast::hash(acme.directory.as_bytes())));
@@ -215,7 +219,7 @@ mod tests {
     fn a_certificate_is_due_when_a_third_of_its_life_is_left_or_a_name_is_missing() {
         let begins = SystemTime::UNIX_EPOCH + 20_000 * DAY;
         let names = vec!["a.example".to_owned(), "b.example".to_owned()];
-        let facts = Facts { names: names.clone(), begins, expires: begins + 90 * DAY };
+        let facts = Facts { subject: None, names: names.clone(), begins, expires: begins + 90 * DAY };
         let after = |days: u32| due(Some(&facts), &names, begins + days * DAY);
         assert_eq!((after(0), after(59), after(60), after(95)), (60 * DAY, DAY, Duration::ZERO, Duration::ZERO));
         assert_eq!(due(None, &names, begins), Duration::ZERO);

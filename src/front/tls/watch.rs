@@ -1,19 +1,10 @@
 //! Sees certificate files change, and has them read again.
-//!
-//! It looks rather than listens: certificates come through symbolic links, renames and network file systems, where
-//! notifications are missed, and a look at a few files costs nothing.
-
-use std::{os::unix::fs::MetadataExt, time::Duration};
 
 use super::Tls;
-use crate::config::{self, Certificate};
-
-/// How often the files are looked at.
-const LOOK: Duration = Duration::from_secs(1);
-
-/// What tells one state of a file from another, without reading it; `None` while it is not there. The time of the last
-/// change of its status is in it, since a change of rights may be what makes it readable.
-type Sign = Option<(u64, u64, u64, i64, i64, i64, i64)>;
+use crate::{
+    config::{self, Certificate},
+    net::pem::{self, LOOK, Sign},
+};
 
 impl Tls {
     /// Looks at the files, for ever.
@@ -44,20 +35,7 @@ impl Tls {
 }
 
 async fn signs(certificates: &[Certificate]) -> Vec<Sign> {
-    let mut signs = Vec::with_capacity(certificates.len() * 2);
-    for file in certificates.iter().flat_map(|certificate| [&certificate.cert, &certificate.key]) {
-        let facts = tokio::fs::metadata(file).await.ok();
-        signs.push(facts.map(|facts| {
-            (
-                facts.dev(),
-                facts.ino(),
-                facts.len(),
-                facts.mtime(),
-                facts.mtime_nsec(),
-                facts.ctime(),
-                facts.ctime_nsec(),
-            )
-        }));
-    }
-    signs
+    let files: Vec<_> =
+        certificates.iter().flat_map(|certificate| [certificate.cert.as_path(), &certificate.key]).collect();
+    pem::signs(&files).await
 }

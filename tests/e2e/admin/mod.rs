@@ -2,7 +2,9 @@
 
 mod commands;
 mod events;
+mod mutual_tls;
 mod reading;
+mod saturation;
 mod traces;
 
 use serde_json::Value;

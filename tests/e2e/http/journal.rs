@@ -1,18 +1,11 @@
 //! The access log.
 
 use super::{Node, ask, door, ok};
-use crate::support::cluster::{Door, eventually};
+use crate::support::cluster::Door;
 
 /// The lines of the access log that hold all of `words`, once there is one.
 async fn line(door: &Door, words: &[&str]) -> String {
-    let find = || {
-        let log = door.log();
-        log.lines()
-            .find(|line| line.contains("forebay::access") && words.iter().all(|word| line.contains(word)))
-            .map(str::to_owned)
-    };
-    eventually("the line is written", async || find().is_some()).await;
-    find().unwrap()
+    door.logged(&[&["forebay::access"], words].concat()).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -55,5 +48,8 @@ async fn the_access_log_shows_as_much_as_it_is_told_to() {
     assert!(line(&full, &["/LiveApp/a?token=…"]).await.contains("client=\"127.0.0.1\""));
     let off = door(&tables, "[telemetry]\naccess_log = \"off\"\n").await;
     ask(&off, "GET /LiveApp/a", &[], "").await;
+    let socket = off.open().await;
+    drop(socket);
+    off.logged(&["session opened"]).await;
     assert!(!off.log().contains("forebay::access"));
 }

@@ -58,7 +58,7 @@ async fn connect(media: &Media, road: &UdpPath, node: &mut Alone, viewer: &mut A
     let ports = config().node_ports;
     node.orders.send(MediaOrder::MakeOffer).unwrap();
     let offer = node.description().await;
-    let (told, offered) = sdp::to_client(&offer, media.public(), &ports).unwrap();
+    let (told, offered) = sdp::to_client(&offer, &media.public(), &ports).unwrap();
     let id = TransportId(1);
     let spec = TransportSpec {
         id,
