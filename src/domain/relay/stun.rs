@@ -1,5 +1,5 @@
-//! STUN as the relay needs it (RFC 8489): found, checked and never changed. Nothing is allocated, and no bytes of any
-//! length make it panic.
+//! STUN as the relay needs it (RFC 8489): found and checked; nothing is allocated for that, and no bytes of any length make
+//! it panic. Messages are changed and made only for legs that were moved (`mask`, `inheritance`).
 //!
 //! Only what authenticates a message is read: USERNAME, USE-CANDIDATE, MESSAGE-INTEGRITY, FINGERPRINT. Everything
 //! else passes unread, whatever extension it belongs to.

@@ -5,6 +5,9 @@
 //! play:    node's offer ─► to_client, Open ── client's answer ─► to_node, SetClient ── …
 //! ```
 //!
+//! A leg that was moved keeps the ICE credentials that its client knows; the node's own ones are for the relay, which
+//! translates. To the client a move is a new fingerprint and nothing else, so that it stays on the path that it has.
+//!
 //! Clients' candidates are swallowed: the node learns a client's path from its STUN (facts/relay.md §3.3). Nothing here
 //! is done where media goes directly, nor for peers of `join`, whose media is not a node's.
 
