@@ -23,7 +23,7 @@ use std::{
 
 use super::{
     line::{Line, Run},
-    wire::{BATCH, Received, SOCKETS, Wire, mapped, passing},
+    wire::{BATCH, Received, SOCKETS, Wire, mapped, note_sent, passing},
 };
 use crate::telemetry::metrics::WireFacts;
 
@@ -304,6 +304,11 @@ impl Wire for Batched {
 
     fn forward(&mut self, nth: usize, socket: usize, to: SocketAddr) {
         self.line.push(nth, self.pieces[nth].len.into(), socket, to, self.segments[socket] > 0);
+    }
+
+    fn send_other(&mut self, bytes: &[u8], socket: usize, to: SocketAddr) {
+        let to = if self.v6 { mapped(to) } else { to };
+        note_sent(&mut self.facts, &self.sockets[socket].send_to(bytes, to));
     }
 
     fn flush(&mut self) {

@@ -54,6 +54,9 @@ pub(super) trait Wire: Send {
     /// Puts a datagram of the last receive in line, unmodified.
     fn forward(&mut self, nth: usize, socket: usize, to: SocketAddr);
 
+    /// Sends other bytes than were received, at once.
+    fn send_other(&mut self, bytes: &[u8], socket: usize, to: SocketAddr);
+
     /// Sends what stands in line. What the kernel does not take is dropped and counted, as a network would.
     fn flush(&mut self);
 
@@ -119,21 +122,29 @@ impl Wire for Portable {
 
     fn forward(&mut self, nth: usize, socket: usize, to: SocketAddr) {
         let (_, len) = self.received[nth];
-        let bytes = &self.slots[nth * SLOT..][..len];
-        let socket = &self.sockets[socket];
         let to = if self.v6 { mapped(to) } else { to };
-        if let Err(error) = socket.send_to(bytes, to) {
-            match error.kind() {
-                ErrorKind::WouldBlock => self.facts.send_full += 1,
-                _ => self.facts.send_errors += 1,
-            }
-        }
+        let sent = self.sockets[socket].send_to(&self.slots[nth * SLOT..][..len], to);
+        note_sent(&mut self.facts, &sent);
+    }
+
+    fn send_other(&mut self, bytes: &[u8], socket: usize, to: SocketAddr) {
+        let to = if self.v6 { mapped(to) } else { to };
+        note_sent(&mut self.facts, &self.sockets[socket].send_to(bytes, to));
     }
 
     fn flush(&mut self) {}
 
     fn facts(&self) -> WireFacts {
         self.facts
+    }
+}
+
+/// Counts what became of one datagram.
+pub(super) fn note_sent(facts: &mut WireFacts, sent: &io::Result<usize>) {
+    match sent.as_ref().map_err(io::Error::kind) {
+        Ok(_) => {}
+        Err(ErrorKind::WouldBlock) => facts.send_full += 1,
+        Err(_) => facts.send_errors += 1,
     }
 }
 

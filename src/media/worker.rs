@@ -23,7 +23,7 @@ use super::{
     wire::{SOCKETS, Wire},
 };
 use crate::{
-    domain::relay::{ClientKey, Command, Core, EventKind, Stats, Verdict},
+    domain::relay::{ClientKey, Command, Core, EventKind, Nomination, Stats, Verdict},
     telemetry::metrics::{Metrics, WireFacts},
 };
 
@@ -189,6 +189,7 @@ impl Worker {
         let (moved, more) = self.tcp.serve(&mut self.core);
         self.more_frames = more;
         if moved {
+            self.nominate();
             self.moved(Instant::now());
             self.tell_events();
         }
@@ -214,13 +215,29 @@ impl Worker {
                 Verdict::ToNode { pool, to } => self.wire.forward(nth, 1 + usize::from(pool), to),
                 Verdict::ToClient(ClientKey::Udp(to)) => self.wire.forward(nth, 0, to),
                 Verdict::ToClient(ClientKey::Tcp { conn, .. }) => self.tcp.to_client(conn, bytes),
+                Verdict::TranslatedToNode { pool, to } => {
+                    self.wire.send_other(self.core.translated(), 1 + usize::from(pool), to);
+                }
+                Verdict::TranslatedToClient(ClientKey::Udp(to)) => {
+                    self.wire.send_other(self.core.translated(), 0, to);
+                }
+                Verdict::TranslatedToClient(ClientKey::Tcp { conn, .. }) => {
+                    self.tcp.to_client(conn, self.core.translated());
+                }
                 // Counted by the core.
                 Verdict::Drop(_) => {}
             }
         }
         self.wire.flush();
+        self.nominate();
         self.moved(now);
         self.tell_events();
+    }
+
+    fn nominate(&mut self) {
+        while let Some(Nomination { pool, to, bytes }) = self.core.poll_nomination() {
+            self.wire.send_other(&bytes, 1 + usize::from(pool), to);
+        }
     }
 
     fn moved(&mut self, now: Instant) {
@@ -232,6 +249,9 @@ impl Worker {
         let now = Instant::now();
         if self.core.poll_timeout().is_some_and(|due| due <= now) {
             self.core.tick(now);
+            while let Some(client) = self.core.poll_deserted() {
+                self.tcp.flow_closed(&self.core, client);
+            }
             self.tell_events();
             self.moved(now);
         }

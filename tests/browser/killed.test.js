@@ -8,10 +8,13 @@ import { BLUE, GREEN, RED, Stage } from "./support/stage.js";
 import { until } from "./support/until.js";
 
 const VIEWERS = ["v1", "v2"];
+// As when nodes are drained: half a second is usual.
+const MOVED_WITHIN_S = 2.5;
+const FOLLOWED_WITHIN_S = 8;
 
 let [stage, operator] = [];
 before(async () => {
-  stage = await Stage.open({ door: startCluster });
+  stage = await Stage.open({ door: startCluster, oneNetwork: true });
   operator = new Operator(stage.demo);
 });
 after(() => stage?.close());
@@ -48,6 +51,9 @@ test("a publisher and its viewers outlive the death of their edge and then of th
     });
     assert.ok(played.count >= VIEWERS.length && played.count <= 2 * VIEWERS.length, `${played.count} gaps`);
     console.log(`gaps: edge killed ${overEdge.mean.toFixed(2)} s; origin killed: publisher ${published.mean.toFixed(2)} s, all viewers ${played.mean.toFixed(2)} s`);
+    assert.ok(overEdge.mean < MOVED_WITHIN_S, `viewers whose edge died had no picture for ${overEdge.mean} s`);
+    assert.ok(published.mean < MOVED_WITHIN_S, `the publisher's picture was away for ${published.mean} s`);
+    assert.ok(played.mean < FOLLOWED_WITHIN_S, `viewers had no picture for ${played.mean} s`);
     for (const name of ["author", ...VIEWERS]) {
       assert.equal(await clients.count(name, "closed"), 0, `${name} lost its WebSocket`);
       assert.equal(await clients.count(name, "play_finished"), 0, `${name} heard of an end`);

@@ -4,8 +4,8 @@ use super::{
     ClientKey, Core, DropReason, EventKind, FlowEnd, FlowState, POOL_SOCKETS,
     core::{Slot, Tombstone, nanos},
     flow::{Flow, OldPath, Path},
+    inheritance::Estate,
     settings::{LIVE, MAX_TOMBSTONES},
-    transport::Transport,
 };
 
 impl Core {
@@ -76,7 +76,7 @@ impl Core {
         let Some(flow) = self.flows.remove(index) else { return };
         self.stats.flows[flow.state as usize] -= 1;
         self.transports[flow.transport].flows.remove(index);
-        self.bury(&flow, now);
+        self.bury(&flow, reason, now);
         self.say(flow.transport, EventKind::FlowClosed { client: flow.client, reason });
     }
 
@@ -103,7 +103,12 @@ impl Core {
     }
 
     /// A private socket on which this node address means nobody else.
-    fn take_path(&mut self, transport: u32, backend: std::net::SocketAddr, now: u64) -> Result<Path, DropReason> {
+    pub(super) fn take_path(
+        &mut self,
+        transport: u32,
+        backend: std::net::SocketAddr,
+        now: u64,
+    ) -> Result<Path, DropReason> {
         let session = self.transports[transport].session;
         let first = self.transports[transport].next_pool;
         for step in 0..POOL_SOCKETS {
@@ -125,7 +130,7 @@ impl Core {
         Err(DropReason::TuplesFull)
     }
 
-    fn bury(&mut self, flow: &Flow, now: u64) {
+    fn bury(&mut self, flow: &Flow, reason: FlowEnd, now: u64) {
         if self.tombstones.len() >= MAX_TOMBSTONES {
             self.forget_oldest_tombstone();
         }
@@ -134,17 +139,21 @@ impl Core {
         self.by_client.insert(flow.client, Slot::Tombstone(number));
         self.by_path.insert(flow.path, Slot::Tombstone(number));
         let until = now + nanos(self.settings.tombstone);
-        let Transport { session, id, .. } = self.transports[flow.transport];
-        let chosen_of = (flow.state == FlowState::Nominated).then_some(id);
-        let (client, path) = (flow.client, flow.path);
-        self.tombstones.push_back(Tombstone { number, until, client, path, session, chosen_of });
+        let transport = &self.transports[flow.transport];
+        let (session, client, path) = (transport.session, flow.client, flow.path);
+        let is_left = flow.state == FlowState::Nominated && reason == FlowEnd::Closed;
+        let estate = is_left.then(|| Box::new(Estate::of(transport, flow)));
+        self.tombstones.push_back(Tombstone { number, until, client, path, session, estate });
     }
 
     /// Forgets what the oldest tombstone stands for, unless a new flow stands there by now.
     pub(super) fn forget_oldest_tombstone(&mut self) {
-        let Some(Tombstone { number, client, path, .. }) = self.tombstones.pop_front() else { return };
+        let Some(Tombstone { number, client, path, estate, .. }) = self.tombstones.pop_front() else { return };
         if self.by_client.get(&client) == Some(&Slot::Tombstone(number)) {
             self.by_client.remove(&client);
+            if estate.is_some() && matches!(client, ClientKey::Tcp { .. }) {
+                self.deserted.push_back(client);
+            }
         }
         if self.by_path.get(&path) == Some(&Slot::Tombstone(number)) {
             self.by_path.remove(&path);

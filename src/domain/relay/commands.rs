@@ -4,8 +4,9 @@ use std::{net::SocketAddr, time::Duration};
 
 use super::{
     Core, Credentials, EventKind, FlowEnd, Refused, TransportEnd, TransportId, TransportSpec,
+    flow::Heritage,
     settings::{MAX_SAME_UFRAG, MAX_TRANSPORTS_PER_SESSION},
-    transport::{Client, Media, Transport, check_credentials, check_node},
+    transport::{Client, Media, Transport, check_credentials, check_node, shown},
 };
 use crate::domain::ids::SessionId;
 
@@ -21,11 +22,12 @@ impl Core {
         let generation = self.next_generation;
         self.next_generation += 1;
         let index = self.transports.insert(Transport::new(spec, generation, self.hash, now));
-        let ufrag = self.hash.of(spec.server.ufrag.as_bytes());
+        let ufrag = self.hash.of(shown(spec).ufrag.as_bytes());
         self.transports[index].next_alike = self.by_ufrag.insert(ufrag, index);
         self.by_id.insert(spec.id, index);
         self.sessions.entry(spec.session).or_default().transports.push(index);
         self.stats.transports += 1;
+        self.inherit(index, now);
         Ok(())
     }
 
@@ -53,12 +55,17 @@ impl Core {
         let backend = SocketAddr::new(transport.node, port);
         let before = transport.backend.replace(backend);
         transport.note_ready(now);
+        if before.is_none() {
+            self.inherit(index, now);
+        }
         if before.is_none() || before == Some(backend) {
             return Ok(());
         }
         for flow in self.transports[index].flows.copied() {
-            // The client's next check opens it again, towards the new port.
-            if !self.flows[flow].is_validated() {
+            if self.flows[flow].heritage == Heritage::Untried {
+                self.redirect(flow, backend, now);
+            } else if !self.flows[flow].is_validated() {
+                // The client's next check opens it again, towards the new port.
                 self.close_flow(flow, FlowEnd::Replaced, now);
             }
         }
@@ -74,7 +81,12 @@ impl Core {
     pub(super) fn close_session(&mut self, session: SessionId, now: u64) -> Result<(), Refused> {
         let transports = self.sessions.get(&session).map(|session| session.transports.clone());
         for index in transports.ok_or(Refused::Unknown)? {
+            let first = self.next_tombstone;
             self.end_transport(index, TransportEnd::Closed, now);
+            // There will be no next node.
+            for buried in self.tombstones.iter_mut().rev().take_while(|buried| buried.number >= first) {
+                buried.estate = None;
+            }
         }
         Ok(())
     }
@@ -87,7 +99,7 @@ impl Core {
         self.forget_old_paths_of(index);
         let traffic = self.transports[index].traffic;
         let silent = match self.transports[index].media {
-            Media::Silent => None,
+            Media::Awaited | Media::Silent => None,
             Media::Flowing { last } | Media::Stalled { last } => Some(Duration::from_nanos(now.saturating_sub(last))),
         };
         self.say(index, EventKind::Closed { reason, silent, traffic });
@@ -106,6 +118,7 @@ impl Core {
     fn check_spec(&self, spec: &TransportSpec) -> Result<(), Refused> {
         check_node(spec.node)?;
         check_credentials(&spec.server)?;
+        check_credentials(shown(spec))?;
         spec.client.as_ref().map_or(Ok(()), check_credentials)?;
         spec.backend_port.map_or(Ok(()), |port| self.check_port(port))?;
         if self.by_id.contains_key(&spec.id) {
@@ -115,7 +128,7 @@ impl Core {
         if in_session >= MAX_TRANSPORTS_PER_SESSION {
             return Err(Refused::SessionFull);
         }
-        if self.chain(self.hash.of(spec.server.ufrag.as_bytes())).count() >= MAX_SAME_UFRAG {
+        if self.chain(self.hash.of(shown(spec).ufrag.as_bytes())).count() >= MAX_SAME_UFRAG {
             return Err(Refused::UfragTaken);
         }
         if self.transports.len() >= self.settings.max_transports && self.generation_in_the_way(spec).is_none() {

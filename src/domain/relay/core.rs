@@ -7,11 +7,13 @@ use std::{
 };
 
 use super::{
-    ClientKey, Command, DropReason, Event, EventKind, FlowEnd, FlowState, POOL_SOCKETS, Refused, RelaySettings, Stats,
-    TrafficCount, TransportId, Verdict,
+    ClientKey, Command, DropReason, Event, EventKind, FlowEnd, FlowState, Nomination, POOL_SOCKETS, Refused,
+    RelaySettings, Stats, TrafficCount, TransportId, Verdict,
     buckets::{Bucket, Rate, Sources},
+    demux::{Class, class},
     flow::{Flow, Path},
     hash::Seeded,
+    inheritance::Estate,
     settings::{EVENT_QUEUE, SWEEP_EVERY},
     slab::Slab,
     transport::{Media, Transport},
@@ -37,8 +39,8 @@ pub(super) struct Tombstone {
     pub(super) client: ClientKey,
     pub(super) path: Path,
     pub(super) session: SessionId,
-    /// Whose path it was, if both agents had chosen it.
-    pub(super) chosen_of: Option<TransportId>,
+    /// What the leg's next node may have of it, if both agents had chosen it.
+    pub(super) estate: Option<Box<Estate>>,
 }
 
 /// A session, as far as the relay knows it.
@@ -81,6 +83,16 @@ pub struct Core {
     pub(super) sources: Sources,
     pub(super) failures: Bucket,
     pub(super) events: VecDeque<Event>,
+    /// ICE-TCP tuples that waited for an heir in vain; no more than there are tombstones.
+    pub(super) deserted: VecDeque<ClientKey>,
+    /// What is to be said to nodes in their clients' names.
+    pub(super) nominations: VecDeque<Nomination>,
+    /// How many there were.
+    pub(super) checks_made: u64,
+    /// The transport of the request that has just passed, if its node knows itself by another name.
+    pub(super) masked_request: Option<u32>,
+    /// What [`Self::translated`] shows.
+    pub(super) translated: Vec<u8>,
     pub(super) next_sweep: u64,
     pub(super) slice: u32,
     pub(super) stats: Stats,
@@ -122,6 +134,11 @@ impl Core {
             failures: Bucket::default(),
             // All at once, so that no packet ever makes it grow.
             events: VecDeque::with_capacity(EVENT_QUEUE),
+            deserted: VecDeque::new(),
+            nominations: VecDeque::new(),
+            checks_made: 0,
+            masked_request: None,
+            translated: Vec::new(),
             next_sweep: 0,
             slice: 0,
             stats: Stats::default(),
@@ -149,6 +166,11 @@ impl Core {
         match self.client_datagram(from, bytes, now) {
             Ok(path) => {
                 self.stats.traffic.to_node.add(bytes.len());
+                if let Some(transport) = self.masked_request.take()
+                    && self.translate_to_node(transport, bytes)
+                {
+                    return Verdict::TranslatedToNode { pool: path.pool, to: path.backend };
+                }
                 Verdict::ToNode { pool: path.pool, to: path.backend }
             }
             Err(reason) => self.drop_datagram(reason),
@@ -162,10 +184,25 @@ impl Core {
         match self.node_datagram(path, bytes, now) {
             Ok(client) => {
                 self.stats.traffic.to_client.add(bytes.len());
+                if class(bytes) == Some(Class::Stun) && self.translate_to_client(path, bytes) {
+                    return Verdict::TranslatedToClient(client);
+                }
                 Verdict::ToClient(client)
             }
             Err(reason) => self.drop_datagram(reason),
         }
+    }
+
+    /// A check to be sent to a node, after what the datagrams before it gave rise to: of a leg that was moved, whose client
+    /// had chosen the tuple that it goes on with. The client says so itself with its next check, up to 2.5 s later, and some
+    /// nodes wait for that. Poll until `None` after each batch.
+    pub fn poll_nomination(&mut self) -> Option<Nomination> {
+        self.nominations.pop_front()
+    }
+
+    /// What is to be sent in place of the datagram that was passed in last, where its verdict says so.
+    pub fn translated(&self) -> &[u8] {
+        &self.translated
     }
 
     /// Whether this tuple has a flow: an ICE-TCP connection without one after 5 s is to be closed.
@@ -173,10 +210,28 @@ impl Core {
         matches!(self.by_client.get(&client), Some(Slot::Flow(_)))
     }
 
+    /// Whether this tuple is waiting for its leg's next node: its ICE-TCP connection stays open until
+    /// [`Self::poll_deserted`] says otherwise.
+    pub fn awaits_heir(&self, client: ClientKey) -> bool {
+        let Some(Slot::Tombstone(number)) = self.by_client.get(&client) else { return false };
+        let buried = self.tombstones.iter().rev().find(|buried| buried.number == *number);
+        buried.is_some_and(|buried| buried.estate.is_some())
+    }
+
+    /// A tuple of an ICE-TCP connection that waited for an heir, and none came; poll until `None` after each tick.
+    pub fn poll_deserted(&mut self) -> Option<ClientKey> {
+        self.deserted.pop_front()
+    }
+
     /// An ICE-TCP connection ended: its flow, if any, ends with it.
     pub fn client_gone(&mut self, client: ClientKey, now: Instant) {
-        if let Some(Slot::Flow(flow)) = self.by_client.get(&client) {
-            self.close_flow(*flow, FlowEnd::HungUp, self.nanos(now));
+        match self.by_client.get(&client) {
+            Some(Slot::Flow(flow)) => self.close_flow(*flow, FlowEnd::HungUp, self.nanos(now)),
+            // Nothing can be inherited of it.
+            Some(Slot::Tombstone(_)) => {
+                self.by_client.remove(&client);
+            }
+            None => {}
         }
     }
 
@@ -272,6 +327,7 @@ impl Core {
         let first_stun = *held.first_stun.get_or_insert(now);
         match before {
             Media::Flowing { .. } => {}
+            Media::Awaited => held.media = Media::Awaited,
             Media::Silent => {
                 held.first_media = Some(now);
                 self.say(transport, EventKind::FirstMedia { after: Duration::from_nanos(now - first_stun) });

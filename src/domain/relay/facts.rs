@@ -132,7 +132,7 @@ impl Core {
             first_stun: first_stun.map(ago),
             first_media: first_media.zip(first_stun).map(|(media, stun)| Duration::from_nanos(media - stun)),
             media: match media {
-                Media::Silent => MediaState::Awaited,
+                Media::Awaited | Media::Silent => MediaState::Awaited,
                 Media::Flowing { .. } => MediaState::Flowing,
                 Media::Stalled { last } => MediaState::Stalled { silent: ago(last) },
             },

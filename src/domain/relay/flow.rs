@@ -33,6 +33,17 @@ impl FlowState {
     }
 }
 
+/// How far a flow has come that a leg brought from the node before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Heritage {
+    /// It is no such flow, or one like all others by now.
+    None,
+    /// The node has not been heard there.
+    Untried,
+    /// It has, and its check was not answered yet.
+    Tried,
+}
+
 /// A private socket of the pool and the node's address: what the node sees as one remote candidate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Path {
@@ -60,6 +71,9 @@ pub(super) struct Flow {
     pub(super) answered: bool,
     /// The controlling side chose this pair; it counts once the flow is validated.
     pub(super) chosen: bool,
+    /// The client is who chose it.
+    pub(super) chosen_by_client: bool,
+    pub(super) heritage: Heritage,
     /// Hash of the ufrag that the client's STUN named as its own.
     pub(super) claim: u64,
     pub(super) born: u64,
@@ -91,6 +105,8 @@ impl Flow {
             state: FlowState::New,
             answered: false,
             chosen: false,
+            chosen_by_client: false,
+            heritage: Heritage::None,
             claim,
             born: now,
             last_stun: now,

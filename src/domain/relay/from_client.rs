@@ -4,9 +4,10 @@ use super::{
     ClientKey, Core, DropReason, EventKind, FlowEnd, FlowState,
     core::{Slot, nanos},
     demux::{Class, class},
-    flow::{Asked, Flow, Path},
+    flow::{Asked, Flow, Heritage, Path},
     settings::{LIVE, MAX_DATAGRAM},
     stun::{Key, Kind, Message},
+    transport::Media,
 };
 
 /// A STUN request that was authenticated.
@@ -29,58 +30,32 @@ impl Core {
         let class = class(bytes).ok_or(DropReason::BadClass)?;
         match (self.by_client.get(&from), class) {
             (Some(Slot::Flow(flow)), Class::Stun) => self.stun_of_flow(*flow, bytes, now),
-            (Some(Slot::Flow(flow)), _) => self.payload_of_flow(*flow, class, bytes.len(), now),
+            (Some(Slot::Flow(flow)), _) => self.payload_of_flow(*flow, class, bytes, now),
             (slot, Class::Stun) => {
                 let is_late = slot.is_some();
                 self.stun_of_stranger(from, is_late, bytes, now)
             }
-            (Some(Slot::Tombstone(number)), Class::Dtls) => self.hello_after_move(*number, from, bytes, now),
             (Some(Slot::Tombstone(_)), _) => Err(DropReason::Tombstone),
             (None, _) => Err(DropReason::UnknownTuple),
         }
     }
 
-    /// The first flight of a DTLS handshake, from where the client's media was before its leg moved to another node.
-    ///
-    /// A browser (seen: Chromium 150) begins the handshake with the new node at once, but sends it on the path that it had
-    /// chosen last, until that one has been silent for 2.5 s; by then the handshake's timer stands at 3.2 s, and the picture
-    /// is back after 6.4 s. So that flight goes on to the new node, on the path that the client and that node have chosen
-    /// since, and the answer comes to the client there: it sends there from then on.
-    fn hello_after_move(&mut self, number: u64, from: ClientKey, bytes: &[u8], now: u64) -> Result<Path, DropReason> {
-        if !is_first_flight(bytes) {
-            return Err(DropReason::Tombstone);
-        }
-        let heir = self.heir_of_tombstone(number, from).ok_or(DropReason::Tombstone)?;
-        self.payload_of_flow(heir, Class::Dtls, bytes.len(), now)
-    }
-
-    /// The chosen flow of the transport that succeeds the one which this tuple was chosen for, of the same client host.
-    fn heir_of_tombstone(&self, number: u64, from: ClientKey) -> Option<u32> {
-        // They are numbered without a gap.
-        let at = number.checked_sub(self.tombstones.front()?.number)?;
-        let buried = self.tombstones.get(usize::try_from(at).ok()?)?;
-        let before = buried.chosen_of?;
-        let siblings = &self.sessions.get(&buried.session)?.transports;
-        let successor = siblings.iter().rev().find(|index| self.transports[**index].succeeds == Some(before))?;
-        let mut flows = self.transports[*successor].flows.as_slice().iter().copied();
-        flows.find(|flow| {
-            let Flow { state, client, .. } = self.flows[*flow];
-            state == FlowState::Nominated && client.source() == from.source()
-        })
-    }
-
     /// DTLS, RTP or RTCP on a flow: opaque.
-    fn payload_of_flow(&mut self, index: u32, class: Class, length: usize, now: u64) -> Result<Path, DropReason> {
+    fn payload_of_flow(&mut self, index: u32, class: Class, bytes: &[u8], now: u64) -> Result<Path, DropReason> {
         let flow = &mut self.flows[index];
         if !flow.may_send() {
             return Err(before_validation(class));
         }
+        let length = bytes.len();
         let transport = &mut self.transports[flow.transport];
         if transport.byte_rate.is_some_and(|rate| !transport.bytes_to_node.take_bytes(length, rate, now)) {
             return Err(DropReason::ByteRate);
         }
         flow.last_rx = now;
         transport.traffic.to_node.add(length);
+        if class == Class::Dtls && transport.media == Media::Awaited && is_first_flight(bytes) {
+            transport.media = Media::Silent;
+        }
         let (path, transport) = (flow.path, flow.transport);
         if class == Class::Rtp && flow.is_validated() {
             self.note_media(transport, now);
@@ -172,6 +147,9 @@ impl Core {
         }
         if message.kind() == Kind::Success && asked != Asked::OnOldPath {
             self.validate(index, now);
+            if self.flows[index].heritage != Heritage::None {
+                self.nominate_for_client(index);
+            }
         }
         if asked == Asked::InPlaceOfAnother
             && let Some(deserted) = self.deserted(transport, now)
@@ -222,6 +200,7 @@ impl Core {
         flow.last_rx = now;
         flow.unproven.received(length);
         flow.chosen |= request.use_candidate;
+        flow.chosen_by_client |= request.use_candidate;
         let (path, chosen) = (flow.path, flow.chosen && flow.state == FlowState::Validated);
         self.note_request(request, length);
         if chosen {
@@ -242,6 +221,9 @@ impl Core {
     fn note_request(&mut self, request: Authenticated, length: usize) {
         let transport = &mut self.transports[request.transport];
         transport.remembered.note(request.transaction);
+        if transport.masked.is_some() {
+            self.masked_request = Some(request.transport);
+        }
         transport.traffic.to_node.add(length);
     }
 

@@ -5,7 +5,7 @@ use super::{
     ClientKey, Core, DropReason, FlowState,
     core::Slot,
     demux::{Class, class},
-    flow::{Asked, Flow, Path},
+    flow::{Asked, Flow, Heritage, Path},
     from_client::before_validation,
     settings::MAX_DATAGRAM,
     stun::{Kind, Message},
@@ -96,6 +96,9 @@ impl Core {
             return Ok(candidate);
         }
         let flow = &mut self.flows[index];
+        if flow.heritage == Heritage::Untried {
+            flow.heritage = Heritage::Tried;
+        }
         if !flow.is_validated() && !flow.unproven.may_send(bytes.len()) {
             return Err(DropReason::Unproven);
         }

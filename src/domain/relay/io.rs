@@ -46,12 +46,12 @@ pub struct TransportSpec {
     /// Which of the session's media transports this is a generation of: one number per leg and BUNDLE group, kept over
     /// ICE restarts. A third generation of a line ends the oldest that carries nothing.
     pub line: u32,
-    /// The transport that carried the same leg on the node that it was moved away from. What its client still sends on the
-    /// old path to begin with the new node reaches that.
-    pub succeeds: Option<TransportId>,
+    /// What carried the same leg on the node that it was moved away from, where its client is to stay on its path.
+    pub succeeds: Option<Predecessor>,
     /// The node's address, from the registry and never from SDP.
     pub node: IpAddr,
-    /// What the node's description says (`server` even where the node answers).
+    /// What the node's description says (`server` even where the node answers); clients of a leg that was moved know
+    /// [`Predecessor::shown`] instead.
     pub server: Credentials,
     /// What the client's description says, where it has been seen.
     pub client: Option<Credentials>,
@@ -61,6 +61,15 @@ pub struct TransportSpec {
     pub node_is_lite: bool,
     /// What the stream's policy allows in either direction, in bytes per second; half as much again passes.
     pub bytes_per_second: Option<u64>,
+}
+
+/// What a leg had on the node before, and keeps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Predecessor {
+    /// The transport that carried it there; it may have ended a moment ago.
+    pub id: TransportId,
+    /// What its client took for the node's credentials there, and goes on taking for them: the relay translates.
+    pub shown: Credentials,
 }
 
 /// What sessions tell a relay thread.
@@ -129,8 +138,28 @@ pub enum Verdict {
     },
     /// Send it unmodified to this client.
     ToClient(ClientKey),
+    /// Send [`super::Core::translated`] in its place, from this pool socket to this node.
+    TranslatedToNode {
+        /// Index of the pool socket, below [`super::POOL_SOCKETS`].
+        pool: u8,
+        /// The session's node.
+        to: SocketAddr,
+    },
+    /// Send [`super::Core::translated`] in its place to this client.
+    TranslatedToClient(ClientKey),
     /// Forget it, without an answer.
     Drop(DropReason),
+}
+
+/// A check that the relay sends in a client's name: see [`super::Core::poll_nomination`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Nomination {
+    /// Index of the pool socket, below [`super::POOL_SOCKETS`].
+    pub pool: u8,
+    /// The session's node.
+    pub to: SocketAddr,
+    /// The message.
+    pub bytes: Vec<u8>,
 }
 
 /// Something that a session or an operator wants to know.

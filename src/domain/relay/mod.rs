@@ -8,9 +8,11 @@
 //! One [`Core`] belongs to one relay thread and owns all that the thread knows: nothing is shared, locked or looked
 //! up elsewhere per packet, and once a flow exists its packets allocate nothing. STUN from clients is authenticated
 //! with the ICE passwords seen in signalling before it creates any state or is passed on; everything else that is not
-//! a packet of a live flow is dropped without an answer. What is passed on is passed on byte for byte.
+//! a packet of a live flow is dropped without an answer. What is passed on is passed on byte for byte, but for the STUN
+//! of a leg that was moved, whose client and node know each other by other names (`mask`).
 //!
-//! The core answers with a [`Verdict`] and never sends: the thread that owns the sockets does.
+//! The core answers with a [`Verdict`] and never sends: the thread that owns the sockets does. Of its own it says one thing
+//! only, a [`Nomination`].
 
 mod admit;
 mod buckets;
@@ -23,7 +25,11 @@ mod flow;
 mod from_client;
 mod from_node;
 mod hash;
+mod inheritance;
 mod io;
+mod mask;
+#[cfg(test)]
+mod moved_tests;
 mod settings;
 mod slab;
 mod stats;
@@ -39,7 +45,10 @@ pub use self::{
     credentials::Credentials,
     facts::{FlowFacts, MediaState, SessionFacts, TransportFacts},
     flow::FlowState,
-    io::{ClientKey, Command, Event, EventKind, FlowEnd, Refused, TransportEnd, TransportId, TransportSpec, Verdict},
+    io::{
+        ClientKey, Command, Event, EventKind, FlowEnd, Nomination, Predecessor, Refused, TransportEnd, TransportId,
+        TransportSpec, Verdict,
+    },
     settings::{POOL_SOCKETS, RelaySettings},
     stats::{DropReason, Stats, Traffic, TrafficCount},
 };

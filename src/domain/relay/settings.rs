@@ -13,6 +13,8 @@ pub(super) const MAX_TRANSPORTS_PER_SESSION: usize = 128;
 pub(super) const MAX_SAME_UFRAG: usize = 8;
 /// Events that wait to be polled; further ones are dropped and counted as `events_lost`.
 pub(super) const EVENT_QUEUE: usize = 4096;
+/// Nominations that wait to be sent; a further one is left to the client's own next check.
+pub(super) const NOMINATIONS: usize = 256;
 /// Closed tuples that are remembered; beyond it the oldest is forgotten early.
 pub(super) const MAX_TOMBSTONES: usize = 4096;
 /// Sources whose failures are remembered; where a set of the table is full, the least blamed is forgotten.

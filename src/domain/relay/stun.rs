@@ -1,5 +1,5 @@
-//! STUN as the relay needs it (RFC 8489): found, checked and never changed. Nothing is allocated, and no bytes of any
-//! length make it panic.
+//! STUN as the relay needs it (RFC 8489): found and checked; nothing is allocated for that, and no bytes of any length make
+//! it panic. Messages are changed and made only for legs that were moved (`mask`, `inheritance`).
 //!
 //! Only what authenticates a message is read: USERNAME, USE-CANDIDATE, MESSAGE-INTEGRITY, FINGERPRINT. Everything
 //! else passes unread, whatever extension it belongs to.
@@ -16,6 +16,8 @@ const USERNAME: u16 = 0x0006;
 const MESSAGE_INTEGRITY: u16 = 0x0008;
 const USE_CANDIDATE: u16 = 0x0025;
 const FINGERPRINT: u16 = 0x8028;
+/// Bytes that MESSAGE-INTEGRITY takes.
+const INTEGRITY: usize = 24;
 
 /// One transaction's id.
 pub type TransactionId = [u8; 12];
@@ -129,6 +131,29 @@ impl<'a> Message<'a> {
         constant_time::verify_slices_are_equal(hmac.sign().as_ref(), tag).is_ok()
     }
 
+    /// The same message with another USERNAME, where one is given, and another signature. What nothing authenticated,
+    /// after MESSAGE-INTEGRITY, is left out.
+    pub fn translated(&self, username: Option<&[u8]>, key: &Key) -> Vec<u8> {
+        let end = self.integrity.or(self.fingerprint).unwrap_or(self.bytes.len());
+        let mut said = self.bytes[..HEADER].to_vec();
+        let (mut at, mut renamed) = (HEADER, username);
+        while at < end {
+            let (kind, length) =
+                (word(self.bytes, at).unwrap_or(0), usize::from(word(self.bytes, at + 2).unwrap_or(0)));
+            let next = at + 4 + length.next_multiple_of(4);
+            match renamed.filter(|_| kind == USERNAME) {
+                Some(name) => append(&mut said, USERNAME, name),
+                None => said.extend_from_slice(&self.bytes[at..next]),
+            }
+            if kind == USERNAME {
+                renamed = None;
+            }
+            at = next;
+        }
+        finish(&mut said, key);
+        said
+    }
+
     fn find_attributes(&mut self) -> Result<(), Malformed> {
         let mut at = HEADER;
         for _ in 0..MAX_ATTRIBUTES {
@@ -169,6 +194,45 @@ impl Key {
     pub fn new(pwd: &str) -> Self {
         Self(hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, pwd.as_bytes()))
     }
+}
+
+/// The check by which a controlling agent chooses a pair. Its tie-breaker gives way: a node that controls as well keeps
+/// its role.
+pub fn nomination(username: &[u8], id: TransactionId, key: &Key) -> Vec<u8> {
+    /// Of a peer-reflexive candidate (RFC 8445 §5.1.2), which nobody's choice hangs on.
+    const PRIORITY: u32 = 110 << 24 | 0xffff << 8 | 255;
+    let mut said = vec![0, 1, 0, 0];
+    said.extend_from_slice(&MAGIC_COOKIE);
+    said.extend_from_slice(&id);
+    append(&mut said, USERNAME, username);
+    append(&mut said, 0x0024, &PRIORITY.to_be_bytes());
+    append(&mut said, 0x802a, &[0; 8]);
+    append(&mut said, USE_CANDIDATE, &[]);
+    finish(&mut said, key);
+    said
+}
+
+/// Adds MESSAGE-INTEGRITY and FINGERPRINT.
+fn finish(said: &mut Vec<u8>, key: &Key) {
+    set_length(said, INTEGRITY);
+    let tag = hmac::sign(&key.0, said);
+    append(said, MESSAGE_INTEGRITY, tag.as_ref());
+    set_length(said, 8);
+    let value = crc32fast::hash(said) ^ FINGERPRINT_XOR;
+    append(said, FINGERPRINT, &value.to_be_bytes());
+}
+
+fn append(bytes: &mut Vec<u8>, kind: u16, value: &[u8]) {
+    bytes.extend_from_slice(&kind.to_be_bytes());
+    bytes.extend_from_slice(&u16::try_from(value.len()).unwrap_or(u16::MAX).to_be_bytes());
+    bytes.extend_from_slice(value);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+}
+
+/// Writes the header's length as if `more` bytes followed.
+fn set_length(bytes: &mut [u8], more: usize) {
+    let length = body_length(bytes.len() + more).to_be_bytes();
+    bytes[2..4].copy_from_slice(&length);
 }
 
 /// What the header must say about a message of `total` bytes; no legal message is longer than the type can say.
@@ -374,6 +438,26 @@ mod tests {
 
             datagram[at] ^= 1 << bit;
             prop_assert!(!authenticates(&datagram, PWD), "bit {} of byte {}", bit, at);
+        }
+
+        #[test]
+        fn a_translation_changes_name_and_signature_and_nothing_else(
+            name in "[a-z]{4,40}:[a-z]{4,40}", other in "[a-z]{4,40}:[a-z]{4,40}", nominate: bool,
+            unknown in prop::collection::vec(any::<u8>(), 0..40),
+        ) {
+            let with = |name: &str, pwd: &str| {
+                let mut datagram = message(1, ID, name, nominate, pwd);
+                datagram.truncate(datagram.len() - 32);
+                attribute(&mut datagram, 0xc057, &unknown);
+                sign(&mut datagram, pwd);
+                fingerprint(&mut datagram);
+                datagram
+            };
+            let (datagram, expected) = (with(&name, PWD), with(&other, "another-password-of-22"));
+            let read = Message::parse(&datagram).unwrap();
+            let other_key = Key::new("another-password-of-22");
+            prop_assert_eq!(read.translated(Some(other.as_bytes()), &other_key), expected);
+            prop_assert_eq!(read.translated(None, &other_key), with(&name, "another-password-of-22"));
         }
 
         #[test]

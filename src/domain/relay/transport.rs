@@ -22,6 +22,11 @@ impl Client {
         Self { ufrag: hash.of(credentials.ufrag.as_bytes()), credentials: credentials.clone() }
     }
 
+    /// What it calls itself.
+    pub(super) fn named(&self) -> &str {
+        &self.credentials.ufrag
+    }
+
     /// What it answers checks with.
     pub(super) fn key(&self) -> Key {
         Key::new(&self.credentials.pwd)
@@ -31,6 +36,8 @@ impl Client {
 /// Whether media flows. Times are nanoseconds of the core.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Media {
+    /// The client has not begun a handshake with this node: what it sends may still be for the node before.
+    Awaited,
     /// None has been seen.
     Silent,
     /// The latest packet was at `last`.
@@ -47,11 +54,13 @@ pub(super) struct Transport {
     pub(super) line: u32,
     /// The transport of the same leg on the node before.
     pub(super) succeeds: Option<TransportId>,
+    /// What the node calls itself, where its client knows it by another name.
+    pub(super) masked: Option<Credentials>,
     /// Generations in the order of their opening, over all sessions.
     pub(super) generation: u64,
     pub(super) node: IpAddr,
     pub(super) node_is_lite: bool,
-    /// What the node's description says. No key is made ready: requests are few, and a ready key takes 1.2 KB.
+    /// What its client takes for the node's. No key is made ready: requests are few, and a ready key takes 1.2 KB.
     pub(super) server: Credentials,
     pub(super) client: Option<Client>,
     pub(super) backend: Option<SocketAddr>,
@@ -85,11 +94,12 @@ impl Transport {
             id: spec.id,
             session: spec.session,
             line: spec.line,
-            succeeds: spec.succeeds,
+            succeeds: spec.succeeds.as_ref().map(|before| before.id),
+            masked: spec.succeeds.as_ref().map(|_| spec.server.clone()),
             generation,
             node: spec.node.to_canonical(),
             node_is_lite: spec.node_is_lite,
-            server: spec.server.clone(),
+            server: shown(spec).clone(),
             client: spec.client.as_ref().map(|client| Client::new(client, hash)),
             backend: spec.backend_port.map(|port| SocketAddr::new(spec.node.to_canonical(), port)),
             next_alike: None,
@@ -104,7 +114,7 @@ impl Transport {
             byte_rate: spec.bytes_per_second.map(|rate| rate.saturating_mul(3) / 2),
             bytes_to_node: Bucket::default(),
             bytes_to_client: Bucket::default(),
-            media: Media::Silent,
+            media: if spec.succeeds.is_some() { Media::Awaited } else { Media::Silent },
             stalls: 0,
             traffic: TrafficCount::default(),
         };
@@ -125,8 +135,13 @@ impl Transport {
     }
 }
 
+/// What the client takes for the node's credentials.
+pub(super) fn shown(spec: &TransportSpec) -> &Credentials {
+    spec.succeeds.as_ref().map_or(&spec.server, |before| &before.shown)
+}
+
 /// The latest requests that passed, by the hash of their transaction: what comes again from a stranger is a copy.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Remembered {
     cells: [u32; REMEMBERED],
     next: usize,

@@ -32,7 +32,7 @@ pub use description::{Description, Media, MediaKind, NodeCandidate};
 pub use frag::{frag_to_client, frag_to_node};
 pub use leaks::leaks;
 pub use pair::{Answers, Unanswerable, answer_both};
-pub use restart::{Fragment, answered_frag, has_candidates, leading, read_frag, restarted, with_candidates};
+pub use restart::{Fragment, answered_frag, has_candidates, leading, read_frag, renamed, restarted, with_candidates};
 pub use rewrite::{to_client, to_node};
 
 /// Bytes of a description or fragment; browsers stay below 20 KiB.

@@ -70,6 +70,20 @@ pub fn restarted(offer: &str, credentials: &Credentials) -> Result<String, SdpEr
     Ok(out)
 }
 
+/// `sdp` with these credentials in place of its own, wherever it has some.
+pub fn renamed(sdp: &str, credentials: &Credentials) -> String {
+    let mut out = String::with_capacity(sdp.len());
+    for line in lines(sdp) {
+        match line.attribute() {
+            Some(("ice-ufrag", _)) => out.extend(["a=ice-ufrag:", &credentials.ufrag]),
+            Some(("ice-pwd", _)) => out.extend(["a=ice-pwd:", &credentials.pwd]),
+            _ => out.push_str(line.body),
+        }
+        out.push_str(line.ending);
+    }
+    out
+}
+
 /// `o=` with its version one higher (RFC 3264 §8).
 fn next_version(origin: &str) -> Option<String> {
     let mut words: Vec<String> = origin.split_ascii_whitespace().map(str::to_owned).collect();

@@ -5,6 +5,9 @@
 //! play:    node's offer ─► to_client, Open ── client's answer ─► to_node, SetClient ── …
 //! ```
 //!
+//! A leg that was moved keeps the ICE credentials that its client knows; the node's own ones are for the relay, which
+//! translates. To the client a move is a new fingerprint and nothing else, so that it stays on the path that it has.
+//!
 //! Clients' candidates are swallowed: the node learns a client's path from its STUN (facts/relay.md §3.3). Nothing here
 //! is done where media goes directly, nor for peers of `join`, whose media is not a node's.
 
@@ -40,7 +43,7 @@ pub(super) struct LegMedia {
     /// Kept over ICE restarts; a leg on another node has another one.
     line: u32,
     /// What carried the leg on the node before this one.
-    before: Option<TransportId>,
+    before: Option<Before>,
     node: Option<Description>,
     client: Option<Description>,
     early: Vec<(NodeCandidate, Option<String>, Option<usize>)>,
@@ -55,15 +58,42 @@ struct Opened {
     ufrag: Box<str>,
     id: TransportId,
     port: Option<u16>,
+    /// What the client takes for the node's credentials.
+    shown: relay::Credentials,
     /// The client's ufrag that the relay knows.
+    client: Option<Box<str>>,
+}
+
+/// What a leg keeps of its media on the node that it has left.
+#[derive(Debug, Clone)]
+struct Before {
+    transport: relay::Predecessor,
+    /// The client's ufrag there.
     client: Option<Box<str>>,
 }
 
 impl LegMedia {
     /// Takes what is here, for a leg that goes to another node; only what carried it is remembered.
     pub(super) fn leave(&mut self) -> Self {
-        let before = self.open.last().map(|opened| opened.id).or(self.before);
+        let before = if self.open.is_empty() { self.before.clone() } else { self.kept() };
         std::mem::replace(self, Self { before, ..Self::default() })
+    }
+
+    /// What the next node takes over: nothing where the leg is not one transport, as AMS bundles it.
+    fn kept(&self) -> Option<Before> {
+        let is_one = self.node.as_ref().is_some_and(|node| node.transports.len() == 1);
+        let Opened { id, shown, client, .. } = self.open.last().filter(|_| is_one)?;
+        let transport = relay::Predecessor { id: *id, shown: shown.clone() };
+        Some(Before { transport, client: client.clone() })
+    }
+
+    /// What a transport with these credentials of its node takes over from the node before. A client that restarts ICE by
+    /// itself begins anew.
+    fn taken_over(&self, client: Option<&relay::Credentials>) -> Option<relay::Predecessor> {
+        let before = self.before.as_ref().filter(|_| self.open.is_empty())?;
+        let is_one = self.node.as_ref().is_some_and(|node| node.transports.len() == 1);
+        let is_same = client.is_none_or(|client| before.client.as_ref() == Some(&client.ufrag));
+        (is_one && is_same).then(|| before.transport.clone())
     }
 
     pub(super) fn has(&self, transport: TransportId) -> bool {
@@ -124,8 +154,12 @@ impl Session {
         let known = media.open.last().is_some_and(|opened| opened.port.is_some());
         let ours = if known { side.public.as_slice() } else { &[] };
         media.announced = media.open.last().filter(|_| known).map(|opened| opened.ufrag.clone());
+        let shown = media.open.last().filter(|opened| opened.ufrag != opened.shown.ufrag).map(|opened| &opened.shown);
         match sdp::to_client(&sdp, ours, &side.node_ports) {
-            Ok((sdp, _)) => with_field(text, "sdp", &sdp),
+            Ok((sdp, _)) => match shown {
+                Some(shown) => with_field(text, "sdp", &sdp::renamed(&sdp, shown)),
+                None => with_field(text, "sdp", &sdp),
+            },
             Err(error) => Rewritten::Bad(error),
         }
     }
@@ -154,7 +188,7 @@ impl Session {
             return swallowed;
         }
         media.announced = Some(current.ufrag.clone());
-        let lines = sdp::candidate_lines(&side.public, Some(&current.ufrag));
+        let lines = sdp::candidate_lines(&side.public, Some(&current.shown.ufrag));
         let texts = lines.iter().filter_map(|line| replace_string_field(text.as_bytes(), "candidate", line));
         Rewritten::Instead(texts.map(|bytes| Text::from_utf8_bytes(bytes.into())).collect())
     }
@@ -229,9 +263,10 @@ impl Session {
         if media.line == 0 {
             media.line = self.transports;
         }
-        let (line, succeeds) = (media.line, media.before);
+        let (line, succeeds) = (media.line, media.taken_over(client.as_ref()));
+        let shown = succeeds.as_ref().map_or(&server, |before| &before.shown).clone();
         let known = client.as_ref().map(|client| client.ufrag.clone());
-        media.open.push(Opened { ufrag: server.ufrag.clone(), id, port, client: known });
+        media.open.push(Opened { ufrag: server.ufrag.clone(), id, port, shown, client: known });
         if media.open.len() > GENERATIONS {
             let oldest = media.open.remove(0);
             self.out(Output::Relay(Command::Close(oldest.id)));

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::{tests::*, *};
 use crate::domain::{
-    relay::Command,
+    relay::{self, Command},
     sdp::{self, PublicCandidate, Transport},
     signaling::{Text, string_field},
 };
@@ -159,4 +159,84 @@ fn a_description_that_cannot_be_relayed_is_refused_and_its_node_told_to_stop() {
     let said = bench.client(&description("offer", "v=0\r\nm=audio 9 RTP/AVP 0\r\n")).said();
     assert!(said.contains(&to_node("o1", r#"{"command":"stop","streamId":"s"}"#)), "{said:?}");
     assert!(said.iter().any(|output| matches!(output, Output::ToClient(text) if text.as_bytes().windows(23).any(|at| at == b"notSetRemoteDescription"))));
+}
+
+const HOST: &str = "a=candidate:3 1 udp 1 10.0.1.1 53011 typ host\r\n";
+const PUBLISH_STARTED: &str = r#"{"command":"notification","definition":"publish_started","streamId":"s"}"#;
+const PUBLISH_FINISHED: &str = r#"{"command":"notification","definition":"publish_finished","streamId":"s"}"#;
+
+fn opened(said: &[Output]) -> &relay::TransportSpec {
+    let opened: Vec<_> = commands(said)
+        .into_iter()
+        .filter_map(|command| if let Command::Open(spec) = command { Some(spec) } else { None })
+        .collect();
+    let [spec] = opened[..] else { panic!("{said:?}") };
+    spec
+}
+
+/// The publish moves to `to`, and its client, who calls itself `client`, offers again; gives what the answer gives rise to.
+fn moves(bench: &mut Bench, from: &str, to: &str, client: &str, answer: &str) -> Vec<Output> {
+    bench.node(from, PUBLISH_STARTED);
+    bench.take(Input::Move { node: id(from), stream: "s".parse().unwrap(), kind: Kind::Publish });
+    bench.place_on(to).up(to).node(from, PUBLISH_FINISHED).node(to, START);
+    bench.client(&description("offer", &sdp(client, ""))).said();
+    bench.node(to, &description("answer", &sdp(answer, HOST))).said()
+}
+
+fn shown(said: &[Output]) -> String {
+    string_field(texts(said)[0].as_bytes(), "sdp").unwrap().into_owned()
+}
+
+#[test]
+fn a_publisher_that_is_moved_goes_on_with_the_names_that_it_knows_however_often() {
+    let (mut bench, _, answered) = answered();
+    let mut before = opened(&answered).id;
+    for (from, to, answer) in [("o1", "o2", "srv2"), ("o2", "o3", "srv3")] {
+        let said = moves(&mut bench, from, to, "cli1", answer);
+        let spec = opened(&said);
+        let succeeds = spec.succeeds.as_ref().unwrap();
+        assert_eq!((succeeds.id, &*succeeds.shown.ufrag, &*spec.server.ufrag), (before, "srv1", answer));
+        assert!(shown(&said).contains("a=ice-ufrag:srv1\r\n") && !shown(&said).contains(answer), "{}", shown(&said));
+        before = spec.id;
+    }
+}
+
+#[test]
+fn a_moved_publishers_candidate_bears_the_name_that_it_knows() {
+    let (mut bench, _, _) = answered();
+    bench.node("o1", PUBLISH_STARTED).take(Input::LinkDown(id("o1"), LinkLoss::Io));
+    bench.place_on("o2").up("o2").node("o2", START).client(&description("offer", &sdp("cli1", ""))).said();
+    let said = bench.node("o2", &description("answer", &sdp("srv2", ""))).said();
+    assert!(opened(&said).succeeds.is_some());
+    let said = bench.node("o2", &candidate("candidate:3 1 udp 1 10.0.1.1 53011 typ host")).said();
+    let ours = string_field(texts(&said)[0].as_bytes(), "candidate").unwrap();
+    assert!(ours.contains("ufrag srv1"), "{ours}");
+}
+
+#[test]
+fn a_moved_publisher_that_restarts_ice_by_itself_begins_anew() {
+    let (mut bench, _, _) = answered();
+    let said = moves(&mut bench, "o1", "o2", "cli2", "srv2");
+    assert_eq!(opened(&said).succeeds, None);
+    assert!(shown(&said).contains("a=ice-ufrag:srv2\r\n"), "{}", shown(&said));
+}
+
+#[test]
+fn a_viewer_that_is_moved_sees_no_restart_and_its_own_later_one_is_one() {
+    let mut bench = relayed();
+    bench.client(PLAY).place_on("e1").up("e1");
+    bench.node("e1", &description("offer", &sdp("srv1", HOST))).client(&description("answer", &sdp("cli1", ""))).said();
+    bench.take(Input::Move { node: id("e1"), stream: "s".parse().unwrap(), kind: Kind::Play });
+    bench.place_on("e2").up("e2").said();
+    let said = bench.node("e2", &description("offer", &sdp("srv2", HOST))).said();
+    assert_eq!(opened(&said).succeeds.as_ref().map(|before| &*before.shown.ufrag), Some("srv1"));
+    let offer = texts(&said).into_iter().find_map(|text| string_field(text.as_bytes(), "sdp")).unwrap();
+    assert!(
+        offer.contains("a=ice-ufrag:srv1\r\n") && offer.contains("a=ice-pwd:0123456789abcdef01234567\r\n"),
+        "{offer}"
+    );
+    bench.client(&description("answer", &sdp("cli1", ""))).said();
+    let said = bench.node("e2", &description("offer", &sdp("srv3", HOST))).said();
+    assert_eq!(opened(&said).succeeds, None, "a node that restarts ICE means it");
+    assert!(shown(&said).contains("a=ice-ufrag:srv3\r\n"));
 }

@@ -157,12 +157,14 @@ impl Hub {
         let Some((client, link)) = self.open.get(&conn) else { return };
         link.unqueue();
         // Whatever else it says, a frame of a client is never for another client.
-        if let Verdict::ToNode { pool, to } = core.from_client(*client, frame, now) {
-            link.prove();
-            let pool = &self.pool[usize::from(pool)];
-            if send(pool, frame, to).is_err() {
-                self.metrics.media_tcp_dropped(TcpDrop::SendError);
-            }
+        let (pool, to, said) = match core.from_client(*client, frame, now) {
+            Verdict::ToNode { pool, to } => (pool, to, frame),
+            Verdict::TranslatedToNode { pool, to } => (pool, to, core.translated()),
+            Verdict::ToClient(_) | Verdict::TranslatedToClient(_) | Verdict::Drop(_) => return,
+        };
+        link.prove();
+        if send(&self.pool[usize::from(pool)], said, to).is_err() {
+            self.metrics.media_tcp_dropped(TcpDrop::SendError);
         }
     }
 
@@ -175,11 +177,12 @@ impl Hub {
         }
     }
 
-    /// A flow ended: its connection ends with it, unless another flow of the same connection has begun.
+    /// A flow ended: its connection ends with it, unless another flow of the same connection has begun or may begin.
     pub(in crate::media) fn flow_closed(&self, core: &Core, client: ClientKey) {
         if let ClientKey::Tcp { conn, .. } = client
             && let Some((_, link)) = self.open.get(&conn)
             && !core.has_flow(client)
+            && !core.awaits_heir(client)
         {
             link.end();
         }

@@ -17,13 +17,13 @@ export const BLUE = [30, 30, 200];
 
 /** A demo, a browser and a page server, shared by the tests of one file. */
 export class Stage {
-  /** `door` starts what stands in for the demo; `flags` are further ones for the browser. */
-  static async open({ door = () => Demo.start(), flags = [] } = {}) {
+  /** `door` starts what stands in for the demo; `flags` are further ones for the browser, as is `oneNetwork`. */
+  static async open({ door = () => Demo.start(), flags = [], oneNetwork = false } = {}) {
     const stage = new Stage();
     try {
       stage.demo = await door();
       stage.pages = await servePages();
-      stage.chromium = await startChromium(flags);
+      stage.chromium = await startChromium(flags, { oneNetwork });
       return stage;
     } catch (error) {
       await stage.close().catch(() => {});

@@ -25,9 +25,9 @@ pub(crate) enum Truth {
     /// A client's check of its node.
     ClientCheck { transport: TransportId, id: TransactionId, nominate: bool },
     /// The node's answer to it.
-    NodeAnswer { transport: TransportId },
+    NodeAnswer { transport: TransportId, id: TransactionId },
     /// The node's check of its client.
-    NodeCheck { transport: TransportId, id: TransactionId },
+    NodeCheck { transport: TransportId, id: TransactionId, nominate: bool },
     /// The client's answer to it.
     ClientAnswer { transport: TransportId, id: TransactionId },
     /// RTP of one session, towards its node.
@@ -57,7 +57,10 @@ struct Pair {
 pub(crate) struct Generation {
     pub(crate) id: TransportId,
     pub(crate) server: Credentials,
+    /// What the client takes for the node's: those of the node before, where the leg was moved.
+    pub(crate) shown: Credentials,
     pub(crate) client: Credentials,
+    shown_key: hmac::Key,
     server_key: hmac::Key,
     client_key: hmac::Key,
     pub(crate) backend: SocketAddr,
@@ -65,6 +68,8 @@ pub(crate) struct Generation {
     selected: Option<u8>,
     /// The node never leaves the path that it has chosen, and checks no other.
     pub(crate) stays: bool,
+    /// The relay knows what the client's description says.
+    pub(crate) knows_client: bool,
 }
 
 impl Generation {
@@ -77,6 +82,8 @@ impl Generation {
         let (server_key, client_key) = (stun::key(&server.pwd), stun::key(&client.pwd));
         Self {
             id,
+            shown: server.clone(),
+            shown_key: server_key.clone(),
             server,
             client,
             server_key,
@@ -85,13 +92,39 @@ impl Generation {
             pairs: BTreeMap::new(),
             selected: None,
             stays: false,
+            knows_client: false,
         }
     }
 
     /// The same path in the words of somebody else.
-    pub(crate) fn forged(&self, server: Credentials, client: Credentials) -> Self {
-        let (server_key, client_key) = (stun::key(&server.pwd), stun::key(&client.pwd));
-        Self { server, client, server_key, client_key, ..Self::new(self.id, self.backend) }
+    pub(crate) fn forged(&self, shown: Credentials, client: Credentials) -> Self {
+        let (shown_key, client_key) = (stun::key(&shown.pwd), stun::key(&client.pwd));
+        Self { shown, client, shown_key, client_key, ..Self::new(self.id, self.backend) }
+    }
+
+    /// The same leg on another node, for a client that notices nothing but another fingerprint.
+    pub(crate) fn moved(&self, id: TransportId, backend: SocketAddr) -> Self {
+        let Self { shown, shown_key, client, client_key, .. } = self;
+        let (shown, shown_key) = (shown.clone(), shown_key.clone());
+        Self { shown, shown_key, client: client.clone(), client_key: client_key.clone(), ..Self::new(id, backend) }
+    }
+
+    /// What the one for whom this is reads instead, where the node has two names.
+    pub(crate) fn translation(&self, datagram: &Datagram) -> Option<Vec<u8>> {
+        let (server, shown, client) = (&self.server.ufrag, &self.shown.ufrag, &self.client.ufrag);
+        match datagram.truth {
+            _ if server == shown => None,
+            Truth::ClientCheck { id, nominate, .. } => {
+                // Whatever it calls itself: who knows the node's password may try.
+                let client = stun::sender(&datagram.bytes)?;
+                Some(stun::message(stun::REQUEST, id, &format!("{server}:{client}"), nominate, &self.server_key))
+            }
+            Truth::NodeCheck { id, nominate, .. } => {
+                Some(stun::message(stun::REQUEST, id, &format!("{client}:{shown}"), nominate, &self.client_key))
+            }
+            Truth::NodeAnswer { id, .. } => Some(stun::message(stun::SUCCESS, id, "", false, &self.shown_key)),
+            _ => None,
+        }
     }
 
     pub(crate) fn spec(&self, session: SessionId, knows_client: bool, knows_port: bool) -> TransportSpec {
@@ -110,9 +143,9 @@ impl Generation {
     }
 
     pub(crate) fn client_check(&self, id: TransactionId, nominate: bool) -> Datagram {
-        let username = format!("{}:{}", self.server.ufrag, self.client.ufrag);
+        let username = format!("{}:{}", self.shown.ufrag, self.client.ufrag);
         Datagram {
-            bytes: stun::message(stun::REQUEST, id, &username, nominate, &self.server_key),
+            bytes: stun::message(stun::REQUEST, id, &username, nominate, &self.shown_key),
             truth: Truth::ClientCheck { transport: self.id, id, nominate },
         }
     }
@@ -127,7 +160,7 @@ impl Generation {
     pub(crate) fn node_answer(&self, id: TransactionId) -> Datagram {
         Datagram {
             bytes: stun::message(stun::SUCCESS, id, "", false, &self.server_key),
-            truth: Truth::NodeAnswer { transport: self.id },
+            truth: Truth::NodeAnswer { transport: self.id, id },
         }
     }
 
@@ -136,7 +169,7 @@ impl Generation {
         let username = format!("{}:{}", self.client.ufrag, self.server.ufrag);
         Datagram {
             bytes: stun::message(stun::REQUEST, id, &username, nominate, &self.client_key),
-            truth: Truth::NodeCheck { transport: self.id, id },
+            truth: Truth::NodeCheck { transport: self.id, id, nominate },
         }
     }
 

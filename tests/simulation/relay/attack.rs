@@ -57,7 +57,7 @@ impl World {
     fn forge(&mut self, from: SocketAddr, victim: usize) {
         let id = self.id();
         let real = self.peers[victim].generations.last().unwrap();
-        let (server, client) = (real.server.clone(), real.client.clone());
+        let (server, client) = (real.shown.clone(), real.client.clone());
         if self.rng.bool() {
             let guess = Credentials { ufrag: server.ufrag.clone(), pwd: client.pwd.clone() };
             let bytes = real.forged(guess, client).client_check(id, true).bytes;
@@ -90,7 +90,7 @@ impl World {
         if let Some(first) = bytes.first_mut() {
             *first = [0, 22, 0x80, 0x40][self.rng.usize(..4)];
         }
-        // As the first flight of a handshake, which is let in from more places than other payload.
+        // As the first flight of a handshake.
         if bytes.len() >= 5 && bytes[0] == 22 && self.rng.bool() {
             bytes[3..5].fill(0);
         }

@@ -35,6 +35,12 @@ pub(crate) fn message(kind: u16, id: TransactionId, username: &str, nominate: bo
     bytes
 }
 
+/// What the sender of a request calls itself; its USERNAME comes first.
+pub(crate) fn sender(bytes: &[u8]) -> Option<&str> {
+    let length = usize::from(u16::from_be_bytes([*bytes.get(22)?, *bytes.get(23)?]));
+    std::str::from_utf8(bytes.get(24..24 + length)?).ok()?.split(':').nth(1)
+}
+
 fn attribute(bytes: &mut Vec<u8>, kind: u16, value: &[u8]) {
     bytes.extend(kind.to_be_bytes());
     bytes.extend(u16::try_from(value.len()).unwrap().to_be_bytes());

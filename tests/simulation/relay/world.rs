@@ -2,14 +2,17 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
 use fastrand::Rng;
 use forebay::domain::{
     ids::SessionId,
-    relay::{ClientKey, Command, Core, DropReason, EventKind, RelaySettings, TransportId, TransportSpec, Verdict},
+    relay::{
+        ClientKey, Command, Core, DropReason, EventKind, Nomination, Predecessor, RelaySettings, TransportId,
+        TransportSpec, Verdict,
+    },
 };
 
 use super::{
@@ -42,6 +45,8 @@ pub(super) enum Due {
     Media(usize),
     Rebind(usize),
     Restart(usize),
+    Move(usize),
+    Shut(TransportId),
     Close(usize),
     Tell(SessionId, TransportId, Told),
     Attack,
@@ -66,6 +71,8 @@ pub(crate) struct World {
     pub(super) peers: Vec<Peer>,
     /// Tuples from which an authentic check of a transport arrived, by transport, while it is open.
     heard: BTreeMap<TransportId, BTreeSet<SocketAddr>>,
+    /// The same, and kept after its end.
+    places: BTreeMap<TransportId, BTreeSet<SocketAddr>>,
     /// All that the attacker overheard.
     pub(super) sniffed: Vec<(SocketAddr, Datagram)>,
     loss: f64,
@@ -99,10 +106,24 @@ impl World {
         let mut rng = Rng::with_seed(seed);
         let core = Core::new(settings, rng.u64(..), start);
         let loss = [0.0, 0.05, 0.2][rng.usize(..3)];
-        let (queue, heard, seen) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let (queue, heard, places, seen) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let (peers, sniffed) = (Vec::new(), Vec::new());
-        let mut world =
-            Self { seed, rng, start, now: start, core, queue, next: 0, ids: 0, peers, heard, sniffed, loss, seen };
+        let mut world = Self {
+            seed,
+            rng,
+            start,
+            now: start,
+            core,
+            queue,
+            next: 0,
+            ids: 0,
+            peers,
+            heard,
+            places,
+            sniffed,
+            loss,
+            seen,
+        };
         for at in 0..world.rng.usize(1..=2) {
             world.begin(at);
         }
@@ -138,6 +159,10 @@ impl World {
             let when = self.rng.u64(..chaos);
             self.after(when, Due::Restart(at));
         }
+        for _ in 0..self.rng.usize(0..=2) {
+            let when = self.rng.u64(..chaos);
+            self.after(when, Due::Move(at));
+        }
         if self.rng.u8(..4) == 0 {
             let when = self.rng.u64(chaos / 2..chaos);
             self.after(when, Due::Close(at));
@@ -147,20 +172,63 @@ impl World {
     /// The node's description has come; the rest of signalling may follow later.
     fn next_generation(&mut self, at: usize) {
         let same_port = self.rng.u8(..3) == 0;
-        let session = self.peers[at].session;
-        let id = TransportId(session.0 * 100 + self.peers[at].generations.len() as u64);
-        let node = [10, 0, 1, 20 + at as u8];
-        let port = match self.peers[at].generations.last() {
-            Some(last) if same_port => last.backend.port(),
-            _ => 50_000 + id.0 as u16,
+        let id = self.next_transport(at);
+        let node = IpAddr::from([10, 0, 1, 20 + at as u8]);
+        let backend = match self.peers[at].generations.last() {
+            Some(last) if same_port => last.backend,
+            Some(last) => SocketAddr::new(last.backend.ip(), 50_000 + id.0 as u16),
+            None => SocketAddr::new(node, 50_000 + id.0 as u16),
         };
-        let mut generation = Generation::new(id, SocketAddr::from((node, port)));
+        self.open(at, Generation::new(id, backend), None);
+    }
+
+    fn next_transport(&self, at: usize) -> TransportId {
+        TransportId(self.peers[at].session.0 * 100 + self.peers[at].generations.len() as u64)
+    }
+
+    /// The leg goes to another node; its old transport is closed sooner or later than the new one opens.
+    fn move_leg(&mut self, at: usize) {
+        self.count("moves");
+        let id = self.next_transport(at);
+        let old: Vec<_> = self.peers[at].generations.iter().map(|generation| generation.id).collect();
+        let last = self.peers[at].generations.last().unwrap();
+        let backend = SocketAddr::from(([10, 0, 2, (id.0 % 250) as u8], 50_000 + id.0 as u16));
+        let before = Predecessor { id: last.id, shown: last.shown.clone() };
+        let moved = last.moved(id, backend);
+        let first = self.rng.bool();
+        for id in &old {
+            match first {
+                true => self.shut(*id),
+                false => {
+                    let later = self.rng.u64(..50);
+                    self.after(later, Due::Shut(*id));
+                }
+            }
+        }
+        self.open(at, moved, Some(before));
+    }
+
+    fn shut(&mut self, id: TransportId) {
+        // A generation may have been superseded meanwhile.
+        let _ = self.core.command(Command::Close(id), self.now);
+        self.hear_events();
+    }
+
+    fn open(&mut self, at: usize, mut generation: Generation, succeeds: Option<Predecessor>) {
+        let (id, session) = (generation.id, self.peers[at].session);
         generation.stays = self.peers[at].node_stays;
         let (client, known_port) = (self.rng.bool(), self.rng.bool());
-        let succeeds = self.peers[at].generations.last().map(|before| before.id);
+        generation.knows_client = client;
+        // What was this client's place on the leg's last node is its place on the next.
+        let mut heard = BTreeSet::new();
+        if let Some(before) = &succeeds {
+            heard
+                .extend(self.places.get(&before.id).into_iter().flatten().filter(|place| self.peers[at].owns(**place)));
+        }
         let spec = TransportSpec { succeeds, ..generation.spec(session, client, known_port) };
         self.core.command(Command::Open(spec), self.now).unwrap();
-        self.heard.insert(id, BTreeSet::new());
+        self.places.insert(id, heard.clone());
+        self.heard.insert(id, heard);
         self.peers[at].generations.push(generation);
         for (known, told) in [(client, Told::Client), (known_port, Told::Port)] {
             if !known {
@@ -203,7 +271,9 @@ impl World {
                 self.count("restarts");
                 self.next_generation(at);
             }
-            Due::Restart(_) => {}
+            Due::Move(at) if !self.peers[at].closed => self.move_leg(at),
+            Due::Restart(_) | Due::Move(_) => {}
+            Due::Shut(id) => self.shut(id),
             Due::Close(at) => self.close(at),
             Due::Tell(session, id, told) => self.tell(session, id, told),
             Due::Attack => self.attack(),
@@ -214,40 +284,120 @@ impl World {
 
     fn at_door(&mut self, from: SocketAddr, datagram: Datagram) {
         let verdict = self.core.from_client(ClientKey::Udp(from), &datagram.bytes, self.now);
-        if let Truth::ClientCheck { transport, .. } = datagram.truth
-            && let Some(heard) = self.heard.get_mut(&transport)
-        {
-            heard.insert(from);
+        if let Truth::ClientCheck { transport, .. } = datagram.truth {
+            self.note_heard(transport, from);
         }
         match verdict {
             Verdict::Drop(reason) => self.count_named("drop", reason.as_str()),
-            Verdict::ToClient(_) => self.fail("a client's datagram went back to a client"),
+            Verdict::ToClient(_) | Verdict::TranslatedToClient(_) => {
+                self.fail("a client's datagram went back to a client")
+            }
+            Verdict::TranslatedToNode { pool, to } => {
+                let translated = self.translated(to, &datagram);
+                self.goes_to_node(from, pool, to, translated);
+            }
             Verdict::ToNode { pool, to } => {
-                let named =
-                    self.heard.iter().any(|(id, heard)| heard.contains(&from) && self.backend_of(*id) == Some(to));
-                self.hold(named && pool < 8, "a datagram went to a node that its tuple never authenticated for");
-                self.carry(20, Due::AtNode(to, pool, datagram));
+                let reads_otherwise = self.expected(to, &datagram).is_some_and(|expected| expected != datagram.bytes);
+                self.hold(!reads_otherwise, "a client's check passed in words that its node does not know");
+                self.goes_to_node(from, pool, to, datagram);
             }
         }
+        while let Some(Nomination { pool, to, bytes }) = self.core.poll_nomination() {
+            self.count("nominations");
+            let mut id = TransactionId::default();
+            id.copy_from_slice(&bytes[8..20]);
+            let transport = self.generation_at(to).map(|generation| generation.id).unwrap();
+            let truth = Truth::ClientCheck { transport, id, nominate: true };
+            self.goes_to_node(from, pool, to, Datagram { bytes, truth });
+        }
+    }
+
+    fn goes_to_node(&mut self, from: SocketAddr, pool: u8, to: SocketAddr, datagram: Datagram) {
+        let named = self.heard.iter().any(|(id, heard)| heard.contains(&from) && self.backend_of(*id) == Some(to));
+        self.hold(named && pool < 8, "a datagram went to a node that its tuple never authenticated for");
+        self.carry(20, Due::AtNode(to, pool, datagram));
+    }
+
+    /// A check authenticates for every transport that its client knows by the same names.
+    fn note_heard(&mut self, transport: TransportId, from: SocketAddr) {
+        let generations = || self.peers.iter().flat_map(|peer| &peer.generations);
+        let Some(named) = generations().find(|generation| generation.id == transport) else { return };
+        let alike =
+            |other: &&Generation| other.shown.ufrag == named.shown.ufrag && other.client.ufrag == named.client.ufrag;
+        let alike: Vec<_> = generations().filter(alike).map(|generation| generation.id).collect();
+        for id in alike {
+            if let Some(heard) = self.heard.get_mut(&id) {
+                heard.insert(from);
+                self.places.entry(id).or_default().insert(from);
+            }
+        }
+    }
+
+    /// What stands in the core in place of a datagram, which must be what its reader understands.
+    fn translated(&mut self, backend: SocketAddr, datagram: &Datagram) -> Datagram {
+        let bytes = self.core.translated().to_vec();
+        self.hold(self.expected(backend, datagram).as_ref() == Some(&bytes), "a translation says something else");
+        self.count("translations");
+        Datagram { bytes, truth: datagram.truth }
+    }
+
+    /// What must arrive in place of a message on its way from or to a node's port.
+    fn expected(&self, backend: SocketAddr, datagram: &Datagram) -> Option<Vec<u8>> {
+        let generations = || self.peers.iter().flat_map(|peer| peer.generations.iter().rev());
+        let (Truth::ClientCheck { transport, .. }
+        | Truth::NodeCheck { transport, .. }
+        | Truth::NodeAnswer { transport, .. }) = datagram.truth
+        else {
+            return None;
+        };
+        let named = generations().find(|generation| generation.id == transport)?;
+        // Before the client's description nothing can be said in its words.
+        if matches!(datagram.truth, Truth::NodeCheck { .. }) && !named.knows_client {
+            return None;
+        }
+        // A client's check is for whoever bears the name that it uses by now.
+        let alike = |other: &&Generation| {
+            other.backend == backend && other.shown.ufrag == named.shown.ufrag && self.heard.contains_key(&other.id)
+        };
+        generations().find(alike)?.translation(datagram)
+    }
+
+    /// The newest generation at a node's port.
+    fn generation_at(&self, backend: SocketAddr) -> Option<&Generation> {
+        self.peers
+            .iter()
+            .flat_map(|peer| peer.generations.iter().rev())
+            .find(|generation| generation.backend == backend)
     }
 
     fn at_pool(&mut self, pool: u8, from: SocketAddr, datagram: Datagram) {
         match self.core.from_node(pool, from, &datagram.bytes, self.now) {
             Verdict::Drop(reason) => self.count_named("drop", reason.as_str()),
-            Verdict::ToNode { .. } => self.fail("a node's datagram went to a node"),
+            Verdict::ToNode { .. } | Verdict::TranslatedToNode { .. } => self.fail("a node's datagram went to a node"),
+            Verdict::TranslatedToClient(ClientKey::Tcp { .. }) => self.fail("nobody connected"),
+            Verdict::TranslatedToClient(ClientKey::Udp(to)) => {
+                let translated = self.translated(from, &datagram);
+                self.goes_to_client(from, to, translated);
+            }
             Verdict::ToClient(ClientKey::Tcp { .. }) => self.fail("nobody connected"),
             Verdict::ToClient(ClientKey::Udp(to)) => {
-                let heard = self.heard.values().any(|heard| heard.contains(&to));
-                self.hold(heard, "a datagram went to an address that never authenticated");
-                self.hold(self.heard.keys().any(|id| self.backend_of(*id) == Some(from)), "no node of ours was heard");
-                if let Truth::MediaDown { session } = datagram.truth {
-                    let owner = self.peers.iter().any(|peer| peer.session == session && peer.owns(to));
-                    self.hold(owner, "media went to somebody else than the session's client");
-                    self.count("media to clients");
-                }
-                self.carry(20, Due::AtClient(to, datagram));
+                let reads_otherwise = self.expected(from, &datagram).is_some_and(|expected| expected != datagram.bytes);
+                self.hold(!reads_otherwise, "a node's message passed in words that its client does not know");
+                self.goes_to_client(from, to, datagram);
             }
         }
+    }
+
+    fn goes_to_client(&mut self, from: SocketAddr, to: SocketAddr, datagram: Datagram) {
+        let heard = self.heard.values().any(|heard| heard.contains(&to));
+        self.hold(heard, "a datagram went to an address that never authenticated");
+        self.hold(self.heard.keys().any(|id| self.backend_of(*id) == Some(from)), "no node of ours was heard");
+        if let Truth::MediaDown { session } = datagram.truth {
+            let owner = self.peers.iter().any(|peer| peer.session == session && peer.owns(to));
+            self.hold(owner, "media went to somebody else than the session's client");
+            self.count("media to clients");
+        }
+        self.carry(20, Due::AtClient(to, datagram));
     }
 
     /// After a calm in which the client could check and answer, media flows both ways over its latest address.
@@ -313,7 +463,7 @@ impl World {
         let Some(at) = self.peers.iter().position(|peer| peer.address == to && !peer.closed) else { return };
         match datagram.truth {
             Truth::NodeAnswer { .. } => self.peers[at].connected = true,
-            Truth::NodeCheck { transport, id } => {
+            Truth::NodeCheck { transport, id, .. } => {
                 let answer = self.peers[at].generation(transport).map(|generation| generation.client_answer(id));
                 if let Some(answer) = answer {
                     self.client_sends(at, answer);
@@ -424,7 +574,10 @@ impl World {
         let peer = self.peers.iter_mut().find(|peer| peer.session == session).unwrap();
         let generation = peer.generation(id).unwrap();
         let command = match told {
-            Told::Client => Command::SetClient { id, client: generation.client.clone() },
+            Told::Client => {
+                generation.knows_client = true;
+                Command::SetClient { id, client: generation.client.clone() }
+            }
             Told::Port => Command::SetBackend { id, port: generation.backend.port() },
         };
         // A generation may have been superseded meanwhile.
