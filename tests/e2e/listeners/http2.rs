@@ -92,7 +92,8 @@ async fn several_sessions_and_requests_share_one_connection() {
     ping(&mut two).await;
     assert_eq!(door.metric("forebay_sessions_open").await, Some(2.0));
     assert_eq!(door.metric("forebay_connections_open").await, Some(1.0));
-    one.close(None).await.unwrap();
+    // The door may have ended the stream (RST_STREAM with NO_ERROR, RFC 9113 §8.1) before all of it is written.
+    let _ = one.close(None).await;
     door.until_metric("forebay_sessions_closed_total{reason=\"client_closed\"}", 1.0).await;
     ping(&mut two).await;
     crate::support::cluster::eventually("the node serves", async || {
