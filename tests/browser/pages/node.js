@@ -1,8 +1,9 @@
-// Runs in the page: AMS's side of `play`, over the browser's own WebRTC. It offers, trickles, and takes the answer.
+// Runs in the page: AMS's side of `play` and `publish`, over the browser's own WebRTC. To a player it offers, trickles, and
+// takes the answer; a publisher's offer it answers.
 
-import { Picture } from "./picture.js";
+import { HEIGHT, look, Picture, WIDTH } from "./picture.js";
 
-let [pc, picture, mimeType] = [];
+let [pc, picture, mimeType, video] = [];
 
 const say = (message) => window.say(JSON.stringify({ streamId: "any", ...message }));
 
@@ -13,12 +14,21 @@ window.node = {
   },
   async hear(message) {
     if (message.command === "play") await offer();
-    if (message.command === "takeConfiguration") await pc.setRemoteDescription({ type: "answer", sdp: message.sdp });
+    if (message.command === "publish") say({ command: "start" });
+    if (message.command === "takeConfiguration" && message.type === "offer") await answer(message.sdp);
+    if (message.command === "takeConfiguration" && message.type === "answer") await pc.setRemoteDescription(message);
     if (message.command === "takeCandidate" && message.candidate) {
       await pc.addIceCandidate({ candidate: message.candidate, sdpMLineIndex: message.label });
     }
-    if (message.command === "stop") pc.close();
+    if (message.command === "stop") {
+      pc.close();
+      say({ command: "notification", definition: video ? "publish_finished" : "play_finished" });
+      video?.remove();
+      video = undefined;
+    }
   },
+  /** The colour that a publisher's picture has here. */
+  seen: () => look(video).rgb,
   /** The payload types of the video: the one that was offered, and the one that is sent. */
   async numbers() {
     const stats = await pc.getStats();
@@ -28,14 +38,30 @@ window.node = {
   },
 };
 
-async function offer() {
+/** A new connection, which says that it is up as AMS does. */
+function connect(started) {
   pc = new RTCPeerConnection();
   pc.addEventListener("icecandidate", ({ candidate }) => {
     if (candidate) say({ command: "takeCandidate", label: candidate.sdpMLineIndex, id: candidate.sdpMid, candidate: candidate.candidate });
   });
-  pc.addEventListener("connectionstatechange", () => {
-    if (pc.connectionState === "connected") say({ command: "notification", definition: "play_started" });
+  const own = pc;
+  own.addEventListener("connectionstatechange", () => {
+    if (own.connectionState === "connected") say({ command: "notification", definition: started });
   });
+}
+
+async function answer(sdp) {
+  connect("publish_started");
+  video = Object.assign(document.createElement("video"), { muted: true, autoplay: true, playsInline: true, width: WIDTH, height: HEIGHT });
+  document.body.append(video);
+  pc.addEventListener("track", ({ streams }) => void (video && (video.srcObject = streams[0])));
+  await pc.setRemoteDescription({ type: "offer", sdp });
+  await pc.setLocalDescription();
+  say({ command: "takeConfiguration", type: "answer", sdp: pc.localDescription.sdp });
+}
+
+async function offer() {
+  connect("play_started");
   for (const kind of ["video", "audio"]) {
     const [track] = kind === "video" ? picture.stream.getVideoTracks() : picture.stream.getAudioTracks();
     const transceiver = pc.addTransceiver(track, { direction: "sendonly", streams: [picture.stream] });

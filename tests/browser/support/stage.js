@@ -15,6 +15,9 @@ export const RED = [200, 30, 30];
 export const GREEN = [30, 160, 30];
 export const BLUE = [30, 30, 200];
 
+/** Whether this is that colour, as far as the video codec leaves it. */
+export const near = (rgb, colour) => rgb.every((channel, i) => Math.abs(channel - colour[i]) <= COLOUR_TOLERANCE);
+
 /** A demo, a browser and a page server, shared by the tests of one file. */
 export class Stage {
   /** `door` starts what stands in for the demo; `flags` are further ones for the browser, as is `oneNetwork`. */
@@ -157,7 +160,7 @@ class Clients {
 
   /** Resolves when `name` decodes ever more frames of `stream` and they show `colour`. */
   async shows(name, stream, colour) {
-    const isRight = ({ rgb }) => rgb.every((channel, i) => Math.abs(channel - colour[i]) <= COLOUR_TOLERANCE);
+    const isRight = ({ rgb }) => near(rgb, colour);
     await until(`${name} shows ${stream} in rgb(${colour})`, async () => {
       const picture = await this.#call("picture", name, stream);
       if (isRight(picture)) return true;
