@@ -80,6 +80,8 @@ cost = 0.000001
 [limits]
 sessions = 100000
 sessions_per_client = 100000
+connections = 100000
+connections_per_client = 100000
 messages_per_second = 1000000
 [media]
 mode = "direct"
