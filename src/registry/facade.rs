@@ -437,7 +437,7 @@ impl Inner {
 
     /// The store has answered. If it was away, what could not be refreshed meanwhile is not held against anyone.
     pub(super) fn answered(&self) {
-        if let Some(since) = self.link.away_since() {
+        if let Some(since) = self.link.failing_since() {
             let now = clock::now();
             self.skews.was_away(since, now);
             self.peers.was_away(since, now);

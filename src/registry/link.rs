@@ -24,6 +24,8 @@ pub(super) struct Link {
 struct State {
     /// Since when it is away.
     away: Option<Instant>,
+    /// It has let a question go unanswered since then: before the first one, nobody knows.
+    failed: bool,
     said_away: bool,
     said_refusal: Option<Instant>,
 }
@@ -31,7 +33,7 @@ struct State {
 impl Link {
     /// A store that was not asked yet counts as away.
     pub(super) fn new() -> Self {
-        let state = State { away: Some(clock::now()), said_away: false, said_refusal: None };
+        let state = State { away: Some(clock::now()), failed: false, said_away: false, said_refusal: None };
         Self { state: Mutex::new(state), lost: Notify::new() }
     }
 
@@ -43,9 +45,16 @@ impl Link {
         self.lock().away
     }
 
+    /// Since when it has been seen to be away.
+    pub(super) fn failing_since(&self) -> Option<Instant> {
+        let state = self.lock();
+        state.away.filter(|_| state.failed)
+    }
+
     /// The store answered.
     pub(super) fn answered(&self) {
         let mut state = self.lock();
+        state.failed = false;
         if let Some(since) = state.away.take()
             && std::mem::take(&mut state.said_away)
         {
@@ -61,6 +70,7 @@ impl Link {
             StoreError::Away(_) => {
                 let news = state.away.is_none();
                 state.away.get_or_insert(now);
+                state.failed = true;
                 if news {
                     self.lost.notify_waiters();
                 }

@@ -7,7 +7,7 @@
 use std::{
     collections::HashMap,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
@@ -17,6 +17,9 @@ use crate::clock;
 
 /// A skew above this is worth a person's attention: AMS's own windows are ten times as long.
 pub(super) const LARGE_SKEW_MS: i64 = 2_000;
+
+/// A store that was away for less has kept nobody from writing: AMS refreshes a record several times in its window.
+const BRIEF: Duration = Duration::from_secs(1);
 
 /// Bounds of one clock's distance from ours, in ms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +79,9 @@ impl Skews {
 
     /// The store was away. Its writers have one window from then on to refresh what they could not.
     pub(super) fn was_away(&self, from: Instant, to: Instant) {
+        if to.saturating_duration_since(from) < BRIEF {
+            return;
+        }
         let mut outage = self.lock();
         // Back for less than a window: not everybody has come to write.
         let before = outage.filter(|before| self.is_within(before, from));

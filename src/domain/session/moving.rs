@@ -95,6 +95,19 @@ impl Session {
         true
     }
 
+    /// The same of the old node of a play that is about to leave it: its publisher leaves as well. It is waited for as long
+    /// as by any play that follows; a node that is asked already may have the stream in a moment.
+    fn follow_from_old(&mut self, at: usize, finished: Text, now: Instant) {
+        let leg = &mut self.legs[at];
+        let Some(moving) = leg.moving.as_mut() else { return };
+        moving.finished = Some(finished);
+        leg.give_up = moving.since + FOLLOW;
+        if let Stage::Placing(ticket) = leg.stage {
+            self.out(Output::Release(ticket));
+            self.place_unless_behind(at, now);
+        }
+    }
+
     /// Takes a leg that had been answered off its node; gives what the shell holds for it there, and the node.
     fn leave_node(&mut self, at: usize, now: Instant) -> (super::Ticket, Option<NodeId>) {
         let closed = self.close_media(at);
@@ -206,9 +219,8 @@ impl Session {
                 }
                 let Some(old) = self.take_old(at, node) else { return };
                 self.let_go(at, old, now);
-                let is_play = self.legs[at].purpose == Purpose::Play;
-                if let Some(moving) = self.legs[at].moving.as_mut().filter(|_| is_play) {
-                    moving.finished = Some(text);
+                if self.legs[at].purpose == Purpose::Play {
+                    self.follow_from_old(at, text, now);
                 }
             }
             NodeCommand::Notification(_) | NodeCommand::Other => self.out(Output::ToClient(text)),

@@ -180,6 +180,38 @@ fn a_play_that_follows_its_stream_to_a_node_that_has_not_let_go_of_it_is_asked_a
 }
 
 #[test]
+fn a_play_that_leaves_its_node_waits_for_a_publisher_that_leaves_as_well() {
+    for asked in [false, true] {
+        let mut bench = playing();
+        bench.take(leave("e1", Kind::Play));
+        if asked {
+            bench.place_on("e2").up("e2");
+        }
+        bench.said();
+        bench.node("e1", PLAY_FINISHED);
+        let mut ticket = 2;
+        if asked {
+            assert_eq!(bench.said(), [Output::Release(Ticket(1))], "who is asked may have it in a moment");
+        } else {
+            assert!(bench.asked().after_end.is_some(), "placement knows that it has to wait");
+            ticket = 3;
+            bench.said();
+            bench.take(Input::Placed { ticket: Ticket(ticket), result: Ok(tests::placed("e2")) }).up("e2");
+        }
+        // The edge has read the record before the publisher was back.
+        for _ in 0..20 {
+            bench.node("e2", r#"{"command":"error","definition":"no_stream_exist","streamId":"s"}"#).wait(250);
+            ticket += 1;
+            assert!(bench.asked().after_end.is_some());
+            bench.take(Input::Placed { ticket: Ticket(ticket), result: Ok(tests::placed("e2")) });
+        }
+        assert!(!bench.said().iter().any(|said| matches!(said, Output::ToClient(_))), "5 s are no end");
+        bench.node("e2", OFFER).node("e2", PLAY_STARTED);
+        assert_eq!(bench.said().last(), Some(&to_client(PLAY_STARTED)));
+    }
+}
+
+#[test]
 fn a_play_whose_stream_has_ended_hears_its_nodes_own_words() {
     let mut bench = playing();
     bench.node("e1", PLAY_FINISHED);
