@@ -14,7 +14,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use crate::{
     config::AdminTls,
-    net::pem::{self, CertificateError, LOOK},
+    net::pem::{self, CertificateError, LOOK, Sign},
 };
 
 /// From the connection to the end of its handshake.
@@ -23,12 +23,15 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// What `admin.tls_cert` and its neighbours have become.
 pub(super) struct Tls {
     files: AdminTls,
+    /// The files as they were when they were read first.
+    opened: Vec<Sign>,
     server: ArcSwap<ServerConfig>,
 }
 
 impl Tls {
     pub(super) fn open(files: &AdminTls) -> Result<Self, CertificateError> {
-        Ok(Self { files: files.clone(), server: ArcSwap::from_pointee(read(files)?) })
+        let opened = pem::signs_before_reading(&paths(files));
+        Ok(Self { files: files.clone(), opened, server: ArcSwap::from_pointee(read(files)?) })
     }
 
     /// The handshake; also says whose certificate the caller has shown, if any was asked for.
@@ -44,10 +47,8 @@ impl Tls {
 
     /// Reads the files again whenever they change, for ever. What cannot be used leaves the old ones in their place.
     pub(super) async fn watch(&self) {
-        let AdminTls { cert, key, client_ca } = &self.files;
-        let files: Vec<&Path> =
-            [Some(cert), Some(key), client_ca.as_ref()].into_iter().flatten().map(|file| &**file).collect();
-        let mut seen = pem::signs(&files).await;
+        let files = paths(&self.files);
+        let mut seen = self.opened.clone();
         loop {
             tokio::time::sleep(LOOK).await;
             let signs = pem::signs(&files).await;
@@ -66,6 +67,11 @@ impl Tls {
             }
         }
     }
+}
+
+fn paths(files: &AdminTls) -> Vec<&Path> {
+    let AdminTls { cert, key, client_ca } = files;
+    [Some(cert), Some(key), client_ca.as_ref()].into_iter().flatten().map(|file| &**file).collect()
 }
 
 fn read(files: &AdminTls) -> Result<ServerConfig, CertificateError> {

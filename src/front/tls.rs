@@ -31,7 +31,7 @@ use self::{
 };
 use crate::{
     config::{self, TlsVersion},
-    net::pem::CertificateError,
+    net::pem::{self, CertificateError, Sign},
     shutdown::Shutdown,
     telemetry::metrics::Metrics,
 };
@@ -50,6 +50,8 @@ struct Inner {
     tickets: Arc<dyn ProducesTickets>,
     /// As configured last.
     source: ArcSwap<config::Tls>,
+    /// The files as they were when they were read first.
+    opened: Vec<Sign>,
     /// Told when `source` changes.
     changed: Notify,
     /// What an ACME server is shown that asks for it.
@@ -80,6 +82,7 @@ impl Tls {
     /// # Errors
     /// A file that cannot be read or used.
     pub fn open(config: &config::Tls, metrics: &Metrics) -> Result<Self, TlsError> {
+        let opened = pem::signs_before_reading(&watch::files(&config.certificates));
         let mut loaded = Loaded::read(&config.certificates)?;
         loaded.warn_if_expired();
         acme::add_stored(&mut loaded, config.acme.as_ref());
@@ -91,6 +94,7 @@ impl Tls {
             resolver,
             tickets,
             source: ArcSwap::from_pointee(config.clone()),
+            opened,
             changed: Notify::new(),
             challenges: Challenges::default(),
             metrics: metrics.clone(),

@@ -145,18 +145,16 @@ pub type Sign = Option<(u64, u64, u64, i64, i64, i64, i64)>;
 pub async fn signs(files: &[&Path]) -> Vec<Sign> {
     let mut signs = Vec::with_capacity(files.len());
     for file in files {
-        let facts = tokio::fs::metadata(file).await.ok();
-        signs.push(facts.map(|facts| {
-            (
-                facts.dev(),
-                facts.ino(),
-                facts.len(),
-                facts.mtime(),
-                facts.mtime_nsec(),
-                facts.ctime(),
-                facts.ctime_nsec(),
-            )
-        }));
+        signs.push(tokio::fs::metadata(file).await.ok().map(|facts| sign(&facts)));
     }
     signs
+}
+
+/// The same for who reads them next: taken afterwards, a change in between would never be seen.
+pub fn signs_before_reading(files: &[&Path]) -> Vec<Sign> {
+    files.iter().map(|file| fs::metadata(file).ok().map(|facts| sign(&facts))).collect()
+}
+
+fn sign(facts: &fs::Metadata) -> (u64, u64, u64, i64, i64, i64, i64) {
+    (facts.dev(), facts.ino(), facts.len(), facts.mtime(), facts.mtime_nsec(), facts.ctime(), facts.ctime_nsec())
 }

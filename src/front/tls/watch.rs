@@ -1,20 +1,22 @@
 //! Sees certificate files change, and has them read again.
 
+use std::path::Path;
+
 use super::Tls;
 use crate::{
     config::{self, Certificate},
-    net::pem::{self, LOOK, Sign},
+    net::pem::{self, LOOK},
 };
 
 impl Tls {
     /// Looks at the files, for ever.
     pub(super) async fn look(&self) -> std::convert::Infallible {
         let mut source = self.0.source.load_full();
-        let mut seen = signs(&source.certificates).await;
+        let mut seen = self.0.opened.clone();
         loop {
             tokio::time::sleep(LOOK).await;
             let now = self.0.source.load_full();
-            let signs = signs(&now.certificates).await;
+            let signs = pem::signs(&files(&now.certificates)).await;
             if now == source && signs != seen {
                 self.reread(&now).await;
             }
@@ -34,8 +36,7 @@ impl Tls {
     }
 }
 
-async fn signs(certificates: &[Certificate]) -> Vec<Sign> {
-    let files: Vec<_> =
-        certificates.iter().flat_map(|certificate| [certificate.cert.as_path(), &certificate.key]).collect();
-    pem::signs(&files).await
+/// Their files.
+pub(super) fn files(certificates: &[Certificate]) -> Vec<&Path> {
+    certificates.iter().flat_map(|certificate| [certificate.cert.as_path(), &certificate.key]).collect()
 }
