@@ -72,11 +72,14 @@ impl Sockets {
         let by_name = self.handed.iter().position(|handed| handed.name == name);
         let found = by_name.or_else(|| self.handed.iter().position(|handed| is_same(handed.address, bind)));
         let listener = match found {
-            Some(nth) => self.handed.remove(nth).listener,
+            Some(nth) => {
+                let listener = self.handed.remove(nth).listener;
+                listener.set_nonblocking(true)?;
+                net::prepare(&listener)?;
+                listener
+            }
             None => net::bind(bind)?,
         };
-        listener.set_nonblocking(true)?;
-        net::prepare(&listener)?;
         self.used.push(Used { bind, listener: listener.try_clone()? });
         Ok(listener)
     }

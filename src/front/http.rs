@@ -108,7 +108,7 @@ async fn routed(
             if path.resource.is_some() {
                 entry.hide_after(3);
             }
-            let answer = whip::answer(front, path, visitor, shutdown, request).await;
+            let answer = whip::answer(front, path, visitor, request).await;
             entry.told(answer)
         }
         (Route::Locate, _) => {

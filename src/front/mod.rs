@@ -25,6 +25,7 @@ use std::{fmt, sync::Arc};
 pub use listener::{Listening, Settings, serve};
 pub use locate::{Locate, Peers};
 pub use tls::{Tls, TlsError};
+use visitor::Visitor;
 
 use arc_swap::ArcSwap;
 use tokio::{net::TcpStream, sync::Semaphore};
@@ -32,8 +33,8 @@ use tokio::{net::TcpStream, sync::Semaphore};
 use crate::{
     config::{self, Apps},
     domain::ids::ClientAddr,
-    health::Readiness,
-    sessions::{Resources, Sessions},
+    health::{Readiness, Ready},
+    sessions::{Resources, SessionSeat, Sessions},
     telemetry::{access::AccessLog, metrics::Metrics},
     upstream::{HttpLimits, HttpPool},
 };
@@ -90,6 +91,22 @@ pub struct Front {
     pub tunnels: Arc<Semaphore>,
     /// The demo's page; absent in `serve`.
     pub pages: Option<Pages>,
+}
+
+impl Front {
+    /// A seat for a new session of this client, or why there is none.
+    ///
+    /// A draining door gives seats until it begins to end its sessions: load balancers look away late, and an SDK whose first
+    /// connection is refused does not try again (facts/clients.md §0.7).
+    fn seat(&self, visitor: &Visitor) -> Result<SessionSeat, &'static str> {
+        if self.readiness.now() == Ready::Starting || self.sessions.is_ending() {
+            return Err("this door takes no new sessions now\n");
+        }
+        self.sessions.seat(visitor.client.0.ip()).map_err(|full| {
+            tracing::debug!(%full, "refused");
+            "no seat is free\n"
+        })
+    }
 }
 
 /// How `[http]` keeps connections to nodes.

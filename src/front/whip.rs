@@ -33,9 +33,7 @@ use crate::{
         sdp::MAX_SDP,
         whip::{Condition, Patch, Refusal, Reply, WISHES, Wish},
     },
-    health::Ready,
     sessions::{Post, ResourceId},
-    shutdown::Shutdown,
 };
 
 const SDP: &str = "application/sdp";
@@ -49,13 +47,7 @@ const ACCEPT_POST: HeaderName = HeaderName::from_static("accept-post");
 const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
 
 /// Answers a request for a WHIP or WHEP endpoint, or for one of its resources, of an app that exists.
-pub(super) async fn answer(
-    front: &Front,
-    path: WhipPath<'_>,
-    visitor: Visitor,
-    _shutdown: &Shutdown,
-    request: Request<Incoming>,
-) -> Answer {
+pub(super) async fn answer(front: &Front, path: WhipPath<'_>, visitor: Visitor, request: Request<Incoming>) -> Answer {
     let origin = match cors::origin(front, &path.app, request.headers()) {
         Ok(origin) => origin,
         Err(refusal) => return *refusal,
@@ -109,15 +101,9 @@ fn look(kind: WhipKind) -> Answer {
 }
 
 async fn post(front: &Front, path: &WhipPath<'_>, visitor: Visitor, request: Request<Incoming>) -> Answer {
-    if front.readiness.now() == Ready::Starting || front.sessions.is_ending() {
-        return busy("this door takes no new sessions now\n");
-    }
-    let seat = match front.sessions.seat(visitor.client.0.ip()) {
+    let seat = match front.seat(&visitor) {
         Ok(seat) => seat,
-        Err(full) => {
-            tracing::debug!(%full, "refused");
-            return busy("no seat is free\n");
-        }
+        Err(why) => return busy(why),
     };
     let Some(wish) = wish(request.uri().query().unwrap_or_default(), request.headers()) else {
         return plain(StatusCode::BAD_REQUEST, "a parameter cannot be read, or is too long\n");

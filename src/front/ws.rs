@@ -22,7 +22,6 @@ use super::{
 };
 use crate::{
     domain::ids::AppName,
-    health::Ready,
     sessions::Client,
     shutdown::Shutdown,
     upstream::{Socket, accept_key},
@@ -43,17 +42,9 @@ pub(super) fn upgrade(
     if !is_welcome(front, &app, request.headers()) {
         return plain(StatusCode::FORBIDDEN, "this Origin may not use this app\n");
     }
-    // A draining door takes sessions until it begins to end them: load balancers look away late, and an SDK whose first
-    // connection is refused does not try again (facts/clients.md §0.7).
-    if front.readiness.now() == Ready::Starting || front.sessions.is_ending() {
-        return busy("this door takes no new sessions now\n");
-    }
-    let seat = match front.sessions.seat(visitor.client.0.ip()) {
+    let seat = match front.seat(&visitor) {
         Ok(seat) => seat,
-        Err(full) => {
-            tracing::debug!(%full, "refused");
-            return busy("no seat is free\n");
-        }
+        Err(why) => return busy(why),
     };
     let path = request.uri().path_and_query().map_or_else(String::new, ToString::to_string);
     let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).map(str::to_owned);

@@ -17,7 +17,7 @@ use serde_json::json;
 use tokio::{task::JoinHandle, time::interval};
 
 use crate::support::{
-    ams_client::{Plan, Socket, SocketReport, Stack},
+    ams_client::{Leg, Plan, Socket, SocketReport, Stack},
     cluster::{Door, Nodes, door_text, eventually},
     process::http,
     systemd::Manager,
@@ -127,17 +127,41 @@ async fn metric(address: &str, name: &str) -> Option<f64> {
     line.rsplit(' ').next()?.parse().ok()
 }
 
+/// A publisher and a viewer with their media, and clients that want nothing.
+struct Clients {
+    publisher: Socket,
+    viewer: Socket,
+    _publish: Leg,
+    play: Leg,
+    idle: Vec<Socket>,
+}
+
+impl Clients {
+    async fn of(door: &Door) -> Self {
+        let publisher = door.open().await;
+        let publish = publisher.begin(Plan::publish("s"), webrtc_peer::stack);
+        publish.until_has("publish_started").await;
+        let viewer = door.open().await;
+        let play = viewer.begin(Plan::play("s"), webrtc_peer::stack);
+        play.until_more_video(5).await;
+        Self { publisher, viewer, _publish: publish, play, idle: door.open_many(20).await }
+    }
+
+    /// Their sockets are up, and so is their media.
+    async fn are_all_served(&self) {
+        for socket in self.idle.iter().chain([&self.publisher, &self.viewer]) {
+            ping(socket).await;
+            assert!(socket.report().closed.is_none());
+        }
+        self.play.until_more_video(5).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_takeover_under_load_refuses_nobody_and_loses_no_session() {
     let (nodes, manager) = (nodes().await, Manager::new());
     let mut door = Door::serve(&nodes.tables(false), &[("NOTIFY_SOCKET", manager.path())]).await;
-    let publisher = Socket::open(&door.url()).await.unwrap();
-    let publish = publisher.begin(Plan::publish("s"), webrtc_peer::stack);
-    publish.until_has("publish_started").await;
-    let viewer = Socket::open(&door.url()).await.unwrap();
-    let play = viewer.begin(Plan::play("s"), webrtc_peer::stack);
-    play.until_more_video(5).await;
-    let idle = door.open_many(20).await;
+    let clients = Clients::of(&door).await;
     let load = Load::on(&door);
     load.until_served(25).await;
 
@@ -151,12 +175,8 @@ async fn a_takeover_under_load_refuses_nobody_and_loses_no_session() {
     })
     .await;
     // The sessions of before go on where they are, with their media and what they still want.
-    for socket in idle.iter().chain([&publisher, &viewer]) {
-        ping(socket).await;
-        assert!(socket.report().closed.is_none());
-    }
-    play.until_more_video(5).await;
-    let again = idle[0].begin(Plan::play("s"), webrtc_peer::stack);
+    clients.are_all_served().await;
+    let again = clients.idle[0].begin(Plan::play("s"), webrtc_peer::stack);
     again.until_more_video(5).await;
     // New ones are the new process's, and so is the admin API.
     let late = door.open().await;
@@ -165,7 +185,7 @@ async fn a_takeover_under_load_refuses_nobody_and_loses_no_session() {
     assert_eq!(metric(&admin, "forebay_predecessor").await, Some(1.0));
     println!("{} clients came and went", load.end().await);
 
-    drop((publish, play, again, publisher, viewer, idle));
+    drop((again, clients));
     assert_eq!(door.process().ended(Duration::from_secs(30)).await, Some(0), "the old one ends with its last session");
     eventually("the new one knows", async || metric(&admin, "forebay_predecessor").await == Some(0.0)).await;
     ping(&late).await;
@@ -178,13 +198,7 @@ async fn reloads_under_load_refuse_nobody_and_lose_no_session() {
     let nodes = nodes().await;
     let text = door_text(&nodes.tables(false));
     let door = Door::serve_text(&text, &[]).await;
-    let publisher = Socket::open(&door.url()).await.unwrap();
-    let publish = publisher.begin(Plan::publish("s"), webrtc_peer::stack);
-    publish.until_has("publish_started").await;
-    let viewer = Socket::open(&door.url()).await.unwrap();
-    let play = viewer.begin(Plan::play("s"), webrtc_peer::stack);
-    play.until_more_video(5).await;
-    let idle = door.open_many(20).await;
+    let clients = Clients::of(&door).await;
     let load = Load::on(&door);
     let other = text.replace("LiveApp = {}\n", "LiveApp = {}\nOther = {}\n");
 
@@ -200,11 +214,7 @@ async fn reloads_under_load_refuse_nobody_and_lose_no_session() {
     load.until_served(15).await;
 
     println!("{} clients came and went over four reloads", load.end().await);
-    play.until_more_video(5).await;
-    for socket in idle.iter().chain([&publisher, &viewer]) {
-        ping(socket).await;
-        assert!(socket.report().closed.is_none());
-    }
+    clients.are_all_served().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
